@@ -1,0 +1,79 @@
+# `lollypops.manifest`: all that the generator needs to know of a host, as plain data.
+{
+  config,
+  lib,
+  options,
+  ...
+}:
+let
+  cfg = config.lollypops;
+
+  secretsOf = secrets: {
+    inherit (secrets) default-cmd cmd-name-prefix default-dir;
+    files = lib.mapAttrs (_: file: {
+      inherit (file)
+        name
+        vault-name
+        cmd
+        path
+        mode
+        owner
+        group-name
+        ;
+    }) secrets.files;
+  };
+
+  # Users whose home-manager configuration imports our module and has secrets.
+  homeUsers = lib.filterAttrs (_: user: (user.lollypops.secrets.files or { }) != { }) (
+    config.home-manager.users or { }
+  );
+
+  homeManager = lib.optionalAttrs (homeUsers != { }) {
+    home-manager.users = lib.mapAttrs (_: user: { secrets = secretsOf user.lollypops.secrets; }) homeUsers;
+  };
+
+  problems = import ./problems.nix { inherit lib cfg homeUsers; };
+in
+{
+  options.lollypops.manifest = lib.mkOption {
+    type = lib.types.raw;
+    internal = true;
+    visible = false;
+    readOnly = true;
+    default = {
+      schema = 1;
+      deployment = {
+        inherit (cfg.deployment)
+          local-evaluation
+          deploy-method
+          config-dir
+          group
+          groups
+          ;
+        sudo = { inherit (cfg.deployment.sudo) enable command opts; };
+        ssh = {
+          inherit (cfg.deployment.ssh)
+            command
+            opts
+            host
+            user
+            ;
+        };
+      };
+      secrets = secretsOf cfg.secrets;
+      inherit (cfg) tasks;
+      extraTasks = lib.mapAttrs (_: lib.filterAttrs (_: value: value != null)) cfg.extraTasks;
+      inherit problems;
+    }
+    // homeManager;
+    description = "What lollypops-gen reads. Its shape is no interface: use the options.";
+  };
+
+  # NixOS has this option, a bare `lib.evalModules` may not.
+  config = lib.optionalAttrs (options ? assertions) {
+    assertions = map (message: {
+      assertion = false;
+      inherit message;
+    }) problems;
+  };
+}

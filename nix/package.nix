@@ -1,0 +1,75 @@
+# The command line tool.
+{
+  lib,
+  buildNpmPackage,
+  importNpmLock,
+  makeWrapper,
+  gitMinimal,
+  go-task,
+  openssh,
+  pnpm,
+  # Where the packages of package-lock.json come from: where nixpkgs gets its own. The lock's hashes decide what is accepted.
+  npmRegistry ? builtins.head (builtins.split "/pnpm/-/" (pnpm.src.url or (builtins.head pnpm.src.urls))),
+}:
+let
+  package = lib.importJSON ../package.json;
+  lock = lib.importJSON ../package-lock.json;
+
+  # "node_modules/a/node_modules/@scope/name" is the package "@scope/name".
+  nameOf = location: lib.last (lib.splitString "node_modules/" location);
+  # The lock leaves out the addresses that follow from name and version; importNpmLock wants them all.
+  addressed =
+    location: module:
+    if location == "" || module ? resolved || module.inBundle or false then
+      module
+    else
+      let
+        name = module.name or (nameOf location);
+      in
+      module // { resolved = "${npmRegistry}/${name}/-/${baseNameOf name}-${module.version}.tgz"; };
+in
+buildNpmPackage {
+  pname = package.name;
+  inherit (package) version;
+
+  src = lib.fileset.toSource {
+    root = ../.;
+    fileset = lib.fileset.unions [
+      ../package.json
+      ../package-lock.json
+      ../tsconfig.json
+      ../tsconfig.build.json
+      ../src
+      ../templates
+      (lib.fileset.maybeMissing ../LICENSE)
+    ];
+  };
+
+  npmDeps = importNpmLock {
+    npmRoot = ../.;
+    packageLock = lock // {
+      packages = lib.mapAttrs addressed lock.packages;
+    };
+  };
+  inherit (importNpmLock) npmConfigHook;
+  # `npm pack` lists the files to install; its `prepare` would build once more and write into that list.
+  npmPackFlags = [ "--ignore-scripts" ];
+
+  nativeBuildInputs = [ makeWrapper ];
+  # A suffix, so that the user's own come first. Never nix: that has to fit the machine's daemon and settings.
+  postFixup = ''
+    wrapProgram $out/bin/${package.name} --suffix PATH : ${
+      lib.makeBinPath [
+        gitMinimal
+        go-task
+        openssh
+      ]
+    }
+  '';
+
+  meta = {
+    inherit (package) description;
+    license = lib.licenses.mit;
+    mainProgram = package.name;
+  };
+}

@@ -1,0 +1,158 @@
+#!/usr/bin/env node
+// argv to a request, and the result to where it goes. Nothing else prints, or sets the exit code.
+import { fstatSync, readFileSync } from "node:fs";
+import { cac } from "cac";
+import { AppError, usageError } from "./errors.ts";
+import { evaluated, generate, type Request, type World } from "./generate.ts";
+import { checkFile, writeIfChanged } from "./output.ts";
+import { findTask, runTask } from "./run.ts";
+
+type Flags = Readonly<Record<string, unknown>>;
+
+const program = cac("lollypops-gen");
+const common = [
+  ["--flake <ref>", "the flake, default `.`; REF#attr reads attr instead of nixosConfigurations"],
+  ["--from <file>", "read saved `nix eval` output instead: a file, `-` or a glob; repeatable"],
+  ["-k, --keep-going", "hosts that fail to evaluate become tasks that fail with nix's message"],
+  ["--override-input <name=ref>", "use another input, in every nix call; repeatable"],
+  ["--option <name=value>", "a nix setting, for every nix call; repeatable"],
+  ["--impure", "evaluate impurely"],
+  ["-q, --quiet", "no progress and no warnings"],
+  ["-v, --verbose", "show each nix command with its time, and the hosts left out"],
+] as const;
+
+const print = program.command("[...selectors]", "print the Taskfile");
+print.option("-o, --output <file>", "write FILE, atomically and only if it changed");
+print.option("--force", "with --output: replace a file that lollypops-gen did not write");
+print.option("--check", "compare with --output (default Taskfile.yml); exit 5 if it differs");
+print.action(printTaskfile);
+const evaluation = program.command("eval [...selectors]", "print what was read, as JSON (feeds --from)");
+evaluation.action(printEvaluation);
+const run = program.command("run", "generate, then run go-task: lollypops-gen run [options] -- TASK ARGS…");
+run.action(runCommand);
+for (const command of [print, evaluation, run]) for (const [flags, text] of common) command.option(flags, text);
+program.option("-V, --version", "print the version");
+program.help(help);
+
+async function main(): Promise<void> {
+  try {
+    program.parse(process.argv, { run: false });
+    if (program.options["version"]) process.stdout.write(`${version()}\n`);
+    else if (!program.options["help"]) await program.runMatchedCommand();
+  } catch (error) {
+    report(error);
+  }
+}
+
+async function printTaskfile(selectors: string[], flags: Flags): Promise<void> {
+  const request = toRequest(selectors, flags);
+  refuseTaskArgs(flags);
+  const output = flags["output"] === undefined ? undefined : String(flags["output"]);
+  if (flags["force"] && output === undefined) throw usageError("--force goes with --output");
+  const text = await generate(request, world(flags));
+  if (flags["check"]) await checkFile(output ?? "Taskfile.yml", text);
+  else if (output !== undefined) await writeIfChanged(output, text, { force: flags["force"] === true });
+  else process.stdout.write(text);
+}
+
+async function printEvaluation(selectors: string[], flags: Flags): Promise<void> {
+  refuseTaskArgs(flags);
+  process.stdout.write(await evaluated(toRequest(selectors, flags), world(flags)));
+}
+
+async function runCommand(flags: Flags): Promise<void> {
+  const [stray] = program.args;
+  if (stray !== undefined) throw usageError(`run: what go-task is to do goes after --, as in: run -- ${stray}`);
+  const task = await findTask();
+  const text = await generate({ ...toRequest([], flags), keepGoing: true }, world(flags));
+  process.exitCode = await runTask(task, text, flags["--"] as string[]);
+}
+
+function refuseTaskArgs(flags: Flags): void {
+  const [first] = flags["--"] as string[];
+  if (first !== undefined)
+    throw usageError(`only run takes arguments after --; did you mean: lollypops-gen run -- ${first}`);
+}
+
+function toRequest(selectors: readonly string[], flags: Flags): Request {
+  const [reference = ".", attribute = "nixosConfigurations"] = one(flags, "flake", ".").split("#");
+  const from = list(flags["from"]);
+  if (from.length > 0 && flags["flake"] !== undefined && reference === "")
+    throw usageError("--flake: nothing stands before #");
+  const inputs = list(flags["overrideInput"]).flatMap((pair) => [
+    "--override-input",
+    ...named("--override-input", pair),
+  ]);
+  const settings = list(flags["option"]).flatMap((pair) => ["--option", ...named("--option", pair)]);
+  const options = [...inputs, ...settings, ...(flags["impure"] ? ["--impure"] : [])];
+  return {
+    selectors,
+    flake: { reference: reference || ".", attribute: attribute || "nixosConfigurations", options },
+    from,
+    keepGoing: flags["keepGoing"] === true,
+  };
+}
+
+function one(flags: Flags, name: string, otherwise: string): string {
+  const values = list(flags[name]);
+  if (values.length > 1) throw usageError(`--${name} stands twice`);
+  return values[0] ?? otherwise;
+}
+
+const list = (value: unknown): string[] => (value === undefined ? [] : [value].flat().map(String));
+
+function named(flag: string, pair: string): [string, string] {
+  const at = pair.indexOf("=");
+  if (at < 1) throw usageError(`${flag} takes NAME=VALUE, not ${pair}`);
+  return [pair.slice(0, at), pair.slice(at + 1)];
+}
+
+function world(flags: Flags): World {
+  const loud = !flags["quiet"];
+  const tell = (text: string) => process.stderr.write(`${text}\n`);
+  return {
+    stdin: process.stdin,
+    warn: (text) => loud && tell(`warning: ${text}`),
+    watch: {
+      command: (text, ms) => flags["verbose"] && tell(`${text}  (${(ms / 1000).toFixed(1)} s)`),
+      progress: (text) => loud && process.stderr.isTTY && tell(text),
+    },
+  };
+}
+
+function report(error: unknown): void {
+  const known = isUsage(error) ? usageError(error.message, { hint: "lollypops-gen --help lists the options" }) : error;
+  process.exitCode = known instanceof AppError ? known.exitCode : 1;
+  if (known instanceof AppError) {
+    const hint = known.hint === undefined ? "" : `hint: ${known.hint}\n`;
+    process.stderr.write(`error: ${known.message}\n${hint}${emptied()}`);
+  } else {
+    process.stderr.write(`${(error as Error)?.stack ?? error}\nThis is a bug of lollypops-gen; please report it.\n`);
+  }
+}
+
+/** The command line library does not export its error. */
+const isUsage = (error: unknown): error is Error => error instanceof Error && error.name === "CACError";
+
+/** `> Taskfile.yml` has emptied the file before we began. */
+function emptied(): string {
+  try {
+    return fstatSync(1).isFile() ? "note: the file that standard output goes to is now empty\n" : "";
+  } catch {
+    return "";
+  }
+}
+
+function version(): string {
+  return JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")).version;
+}
+
+function help(sections: { title?: string; body: string }[]): { title?: string; body: string }[] {
+  const selectors =
+    "  a host, a glob ('web*'), a group (@web), or one of these negated ('!web3'); none means all hosts";
+  const codes =
+    "  0 done · 1 a bug · 2 wrong usage · 3 nix or go-task is missing or failed · 4 the configuration is wrong\n  5 --check found a difference · run: go-task's own, 130 or 143 after a signal";
+  return [...sections.slice(1), { title: "Selectors", body: selectors }, { title: "Exit codes", body: codes }];
+}
+
+await main();

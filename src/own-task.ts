@@ -1,0 +1,50 @@
+// A user's extra task as it stands in the Taskfile: their own words, with what upstream's tasks could rely on.
+import type { TaskBody } from "./extra-tasks.ts";
+import type { Host } from "./hosts.ts";
+import { flakeSource, template, word, wordWithEnvironment } from "./quote.ts";
+import { type Context, realiseCall, sourceVariable } from "./steps.ts";
+
+/** Adds to a task the variables that it mentions, what it needs from the store, and a word at its end for the report. */
+export function ownTask(host: Host, name: string, body: TaskBody, context: Context): Readonly<Record<string, unknown>> {
+  const { cmds = [], vars, dir, ...rest } = body;
+  const needs = realiseCall(host, [JSON.stringify(body)], context);
+  const done = `${context.launcher} done --host ${word(host.name)} --step ${word(name)}`;
+  const variables = { ...mentioned(JSON.stringify(body), remoteVariables(host, context)), ...vars };
+  return {
+    ...rest,
+    prefix: rest.prefix ?? host.name,
+    // Where task was called, as for every step; upstream's default is "."
+    dir: dir === undefined || dir === "." ? "{{.USER_WORKING_DIR}}" : dir,
+    ...(Object.keys(variables).length > 0 ? { vars: variables } : {}),
+    cmds: [...(needs === undefined ? [] : [{ cmd: needs, silent: true }]), ...cmds, { cmd: done, silent: true }],
+  };
+}
+
+/** Upstream's variables: the host's options, or for one run what LP_… says instead. */
+function remoteVariables(host: Host, context: Context): Record<string, unknown> {
+  const options = (list: readonly string[]) => list.map(wordWithEnvironment).join(" ");
+  return {
+    LOCAL_FLAKE_SOURCE: sourceVariable(context),
+    // ssh would look into its own configuration; a template cannot
+    REMOTE_USER: overridable("REMOTE_USER", host.user === null ? '{{env "USER"}}' : live(host.user)),
+    REMOTE_HOST: overridable("REMOTE_HOST", live(host.address)),
+    REMOTE_COMMAND: overridable("REMOTE_COMMAND", live(host.ssh.command)),
+    REMOTE_SSH_OPTS: overridable("REMOTE_SSH_OPTS", live(options(host.ssh.opts))),
+    REMOTE_SUDO_COMMAND: overridable("REMOTE_SUDO_COMMAND", live(host.sudo?.command ?? "sudo")),
+    REMOTE_SUDO_OPTS: overridable("REMOTE_SUDO_OPTS", live(options(host.sudo?.opts ?? []))),
+    REMOTE_CONFIG_DIR: live(host.configDir),
+    HOSTNAME: host.name,
+    REBUILD_ACTION: '{{.REBUILD_ACTION | default "switch"}}',
+  };
+}
+
+const overridable = (name: string, value: string) => `{{if .LP_${name}}}{{.LP_${name}}}{{else}}${value}{{end}}`;
+const live = (text: string) => text.split(flakeSource).map(template).join(flakeSource);
+
+/** Those that a text mentions, and the flake's source if one of these does. */
+function mentioned(text: string, variables: Record<string, unknown>): Record<string, unknown> {
+  const used = Object.entries(variables).filter(([name]) => new RegExp(`\\.${name}\\b`).test(text));
+  const nested = JSON.stringify(used).includes(flakeSource);
+  const source = nested ? { LOCAL_FLAKE_SOURCE: variables["LOCAL_FLAKE_SOURCE"] } : {};
+  return { ...source, ...Object.fromEntries(used) };
+}

@@ -1,0 +1,75 @@
+// `run`: generates, then hands over to the real go-task.
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { constants, tmpdir } from "node:os";
+import { join } from "node:path";
+import { ExecaError, execa } from "execa";
+import { nixError } from "./errors.ts";
+
+const oldest = [3, 51, 1] as const;
+
+/** The go-task program on PATH (`task`, or `go-task` on some distributions). Throws nixError if none will do. */
+export async function findTask(): Promise<string> {
+  const seen: string[] = [];
+  for (const program of ["task", "go-task"]) {
+    const version = await versionOf(program);
+    if (version === undefined) continue;
+    if (isEnough(version)) return program;
+    seen.push(`${program} is ${version}`);
+  }
+  const hint = "install go-task 3.51.1 or later (https://taskfile.dev/installation)";
+  if (seen.length === 0) throw nixError("go-task was not found on PATH, neither as task nor as go-task", { hint });
+  throw nixError(`go-task is too old: ${seen.join(", ")}`, { hint });
+}
+
+/** The version of a go-task; a program of another kind under this name (Taskwarrior) has none. */
+async function versionOf(program: string): Promise<string | undefined> {
+  try {
+    const help = await execa(program, ["--help"], { all: true, reject: false, stdin: "ignore", timeout: 10_000 });
+    if (help.failed && help.exitCode === undefined) return undefined;
+    if (!help.all.includes("Taskfile")) return undefined;
+    const { stdout } = await execa(program, ["--version"], { stdin: "ignore", timeout: 10_000 });
+    return stdout.match(/\d+\.\d+\.\d+/)?.[0];
+  } catch (error) {
+    if (error instanceof ExecaError) return undefined;
+    throw error;
+  }
+}
+
+function isEnough(version: string): boolean {
+  const numbers = version.split(".").map(Number);
+  const index = oldest.findIndex((number, at) => numbers[at] !== number);
+  return index === -1 || (numbers[index] ?? 0) > (oldest[index] ?? 0);
+}
+
+/**
+ * Runs go-task on a Taskfile that is not on disk otherwise, in this terminal and process group. Returns its exit code, or
+ * 128 + the number of the signal that we were sent.
+ */
+export async function runTask(program: string, taskfile: string, args: readonly string[]): Promise<number> {
+  const directory = await mkdtemp(join(tmpdir(), "lollypops-gen-"));
+  const file = join(directory, "Taskfile.yml");
+  let got: NodeJS.Signals | undefined;
+  try {
+    await writeFile(file, taskfile, { mode: 0o600 });
+    const child = execa(program, ["-d", ".", "-t", file, ...limit(args), ...args], { stdio: "inherit", reject: false });
+    const forward = (signal: NodeJS.Signals) => {
+      got = signal;
+      // Ctrl-C reaches the whole group by itself
+      if (signal !== "SIGINT") child.kill(signal);
+    };
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, forward);
+    const { exitCode } = await child;
+    return got === undefined ? (exitCode ?? 1) : 128 + constants.signals[got];
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** Ten hosts at a time, unless the user says how many. */
+function limit(args: readonly string[]): string[] {
+  const ends = args.indexOf("--");
+  const own = (ends === -1 ? args : args.slice(0, ends)).some((arg) =>
+    /^(-C.*|-[a-zA-Z]*C|--concurrency(=.*)?)$/.test(arg),
+  );
+  return own || process.env["TASK_CONCURRENCY"] ? [] : ["-C", "10"];
+}

@@ -1,0 +1,73 @@
+// Reads saved `nix eval` output: our manifest, or upstream's shape.
+import { readFile } from "node:fs/promises";
+import { text } from "node:stream/consumers";
+import fastGlob from "fast-glob";
+import { configProblems, usageError } from "./errors.ts";
+
+/** The options of each host in all the files, which `-` and globs may name. Throws usageError, or configError with all problems. */
+export async function readSaved(
+  patterns: readonly string[],
+  stdin: NodeJS.ReadableStream,
+): Promise<Record<string, unknown>> {
+  const files = (await Promise.all(patterns.map(expand))).flat();
+  const problems: string[] = [];
+  const hosts: Record<string, unknown> = {};
+  const from: Record<string, string> = {};
+  for (const file of [...new Set(files)]) {
+    const content = file === "-" ? await text(stdin) : await read(file);
+    const parsed = parse(content, file === "-" ? "standard input" : file);
+    problems.push(...parsed.problems);
+    for (const [name, value] of Object.entries(parsed.hosts)) {
+      if (name in from) problems.push(`${name}: stands in both ${from[name]} and ${file}`);
+      from[name] = file;
+      hosts[name] = value;
+    }
+  }
+  if (problems.length > 0) throw configProblems(problems);
+  return hosts;
+}
+
+async function expand(pattern: string): Promise<string[]> {
+  if (pattern === "-" || !fastGlob.isDynamicPattern(pattern)) return [pattern];
+  const files = await fastGlob(pattern);
+  if (files.length === 0) throw usageError(`--from ${pattern}: no file matches`);
+  return files.sort();
+}
+
+async function read(file: string): Promise<string> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code;
+    const why = { ENOENT: "there is no such file", EISDIR: "is a directory", EACCES: "may not be read" }[code ?? ""];
+    throw usageError(`--from ${file}: ${why ?? (cause as Error).message}`, { cause });
+  }
+}
+
+type Parsed = { hosts: Record<string, unknown>; problems: string[] };
+
+function parse(content: string, file: string): Parsed {
+  const wrong = (problem: string): Parsed => ({ hosts: {}, problems: [`${file}: ${problem}`] });
+  if (content.trim() === "") return wrong("is empty; did the command that wrote it fail?");
+  let value: unknown;
+  try {
+    value = JSON.parse(content);
+  } catch (error) {
+    const half = /Unexpected end|Unterminated/.test((error as Error).message);
+    return wrong(half ? "is cut off in the middle of its JSON; did the command that wrote it fail?" : "is not JSON");
+  }
+  if (!isSet(value)) return wrong("must be a JSON object of hosts, as `lollypops-gen eval` prints it");
+  if ("hosts" in value && "schema" in value) return manifest(value, wrong);
+  if (isSet(value["deployment"]) || isSet(value["secrets"])) {
+    return wrong('holds the options of one host; write {"NAME": {…}} around them');
+  }
+  return { hosts: value, problems: [] };
+}
+
+function manifest({ schema, hosts }: Record<string, unknown>, wrong: (problem: string) => Parsed): Parsed {
+  if (schema !== 1) return wrong(`has schema ${JSON.stringify(schema)}; this lollypops-gen reads schema 1`);
+  return isSet(hosts) ? { hosts, problems: [] } : wrong("`hosts` must be an object");
+}
+
+const isSet = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);

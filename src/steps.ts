@@ -1,0 +1,108 @@
+// The built-in steps of a host, each one call of the runtime with plain words.
+import type { Host, Secret } from "./hosts.ts";
+import { word, wordWithEnvironment } from "./quote.ts";
+
+/** Names in the order of a deployment; `without-secrets` is several of the others. */
+export const builtinSteps = ["check-vars", "deploy-flake", "deploy-secrets", "rebuild"] as const;
+export type BuiltinStep = (typeof builtinSteps)[number];
+
+/** What all calls of a file share: the variable that starts the runtime, and how nix finds the hosts. */
+export type Context = {
+  readonly launcher: string;
+  readonly flake: string;
+  readonly attribute: string;
+  readonly nixOptions: readonly string[];
+};
+
+/** The call that does one step on one host, in the words of the go-task shell. */
+export function stepCall(step: BuiltinStep, host: Host, context: Context): string {
+  const call = `${context.launcher} ${step} --host ${word(host.name)}`;
+  switch (step) {
+    case "check-vars":
+      return [call, ...connection(host)].join(" ");
+    case "deploy-flake":
+      return [call, ...connection(host), ...flake(context), ...place(host), ...method(host)].join(" ");
+    case "deploy-secrets":
+      return [[call, ...connection(host), ...secretNeeds(host), "--"].join(" "), ...host.secrets.map(secretWords)].join(
+        " \\\n  ",
+      );
+    case "rebuild":
+      return [call, ...connection(host), ...flake(context), ...attribute(context), ...place(host), ...where(host)].join(
+        " ",
+      );
+  }
+}
+
+/** The call that gets from the store what the commands in `texts` refer to, or nothing if they refer to nothing. */
+export function realiseCall(host: Host, texts: readonly string[], context: Context): string | undefined {
+  const needed = needs(texts, host.derivations);
+  if (needed.length === 0) return undefined;
+  return [context.launcher, "realise", "--host", word(host.name), ...needed].join(" ");
+}
+
+/** The flag that tells the flake, left out where it is the usual one. */
+export function flake({ flake: reference, nixOptions }: Context): string[] {
+  const where = reference === "." ? [] : [`--flake ${word(reference)}`];
+  return [...where, ...nixOptions.map((option) => `--nix-opt ${word(option)}`)];
+}
+
+/** The flake's store path, found out when a task runs: with every commit of the Taskfile it is another. */
+export function sourceVariable(context: Context): { sh: string } {
+  return { sh: [context.launcher, "source", ...flake(context)].join(" ") };
+}
+
+function connection(host: Host): string[] {
+  const flags = [`--to ${word(host.user === null ? host.address : `${host.user}@${host.address}`)}`];
+  if (host.ssh.command !== "ssh") flags.push(`--ssh ${word(host.ssh.command)}`);
+  flags.push(...host.ssh.opts.map((opt) => `--ssh-opt ${wordWithEnvironment(opt)}`));
+  if (host.sudo) flags.push(`--sudo ${word(host.sudo.command)}`);
+  flags.push(...(host.sudo?.opts ?? []).map((opt) => `--sudo-opt ${wordWithEnvironment(opt)}`));
+  // A dot in a task's name matches any character, so `task web-1` would deploy web.1.
+  if (host.name.includes(".")) flags.push("--called {{.ALIAS | q}}");
+  return [...flags, ...needs([host.ssh.command, ...host.ssh.opts], host.derivations)];
+}
+
+const place = (host: Host) => (host.configDir === "/var/src/lollypops" ? [] : [`--config-dir ${word(host.configDir)}`]);
+const where = (host: Host) => (host.localEvaluation ? ["--local-evaluation"] : []);
+const method = (host: Host) => (host.deployMethod === "auto" ? [] : [`--method ${host.deployMethod}`]);
+
+function attribute({ attribute: name }: Context): string[] {
+  return name === "nixosConfigurations" ? [] : [`--attribute ${word(name)}`];
+}
+
+const secretNeeds = (host: Host) =>
+  needs(
+    host.secrets.map(({ cmd }) => cmd),
+    host.derivations,
+  );
+
+function secretWords(secret: Secret): string {
+  const parts = [`name=${secret.name}`, `path=${secret.path}`];
+  if (secret.mode !== "0400") parts.push(`mode=${secret.mode}`);
+  if (secret.owner !== "root") parts.push(`owner=${secret.owner}`);
+  if (secret.group !== null) parts.push(`group=${secret.group}`);
+  if (secret.as !== "root") parts.push(`as=${secret.as}`);
+  return [...parts, `cmd=${secret.cmd}`].map(assignment).join(" ");
+}
+
+/** `name='a b'` reads better than `'name=a b'`, and is the same word. */
+function assignment(part: string): string {
+  const at = part.indexOf("=") + 1;
+  return part.slice(0, at) + word(part.slice(at));
+}
+
+/** Flags that name the store paths in `texts`, each with the derivation that makes it where that is known. */
+function needs(texts: readonly string[], derivations: readonly string[]): string[] {
+  const paths = texts.flatMap((text) => text.match(/\/nix\/store\/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+/g) ?? []);
+  return [...new Set(paths)].sort().map((path) => {
+    const maker = derivations.find((derivation) => makes(derivation, path));
+    return `--needs ${word(maker === undefined ? path : `${path}=${maker}`)}`;
+  });
+}
+
+/** An output is named as its derivation, with `-OUTPUT` at the end unless that is `out`. */
+function makes(derivation: string, path: string): boolean {
+  const [drv = "", output = "out"] = derivation.split("^");
+  const name = (store: string) => store.slice("/nix/store/".length + 33);
+  return name(path) === name(drv).replace(/\.drv$/, "") + (output === "out" ? "" : `-${output}`);
+}

@@ -1,0 +1,86 @@
+// The Taskfile as text. Everything is a string for go-task's reader too: it knows more of YAML's old scalars than ours.
+import { Alias, Document, isScalar, Pair, Scalar, YAMLMap, YAMLSeq } from "yaml";
+import { escapeUnprintable, needsYamlString } from "./quote.ts";
+import type { Section, Shared, Taskfile } from "./taskfile.ts";
+
+/** Writes the file, the same bytes for the same model. */
+export function render({ header, sections, env }: Taskfile): string {
+  const document = new Document({}, { version: "1.1", aliasDuplicateObjects: false });
+  const write = writer();
+  const tasks = new YAMLMap();
+  for (const section of sections) addSection(tasks, section, write);
+  const root = new YAMLMap();
+  root.items = [
+    pair("version", write("3.51.1")),
+    pair("output", write("prefixed")),
+    pair("tasks", tasks, { spaceBefore: true }),
+    pair("env", write(env), { spaceBefore: true }),
+  ];
+  document.contents = root as never;
+  const comment = header.map((line) => `# ${line}`.trimEnd()).join("\n");
+  const schema = "# yaml-language-server: $schema=https://taskfile.dev/schema.json";
+  const text = document.toString({ lineWidth: 0, blockQuote: "literal", flowCollectionPadding: false });
+  return `${comment}\n#\n${schema}\n${escapeUnprintable(text)}`;
+}
+
+function addSection(tasks: YAMLMap, { title, tasks: own }: Section, write: Write): void {
+  Object.entries(own).forEach(([name, task], index) => {
+    const key = { spaceBefore: tasks.items.length > 0, ...(index === 0 ? { commentBefore: heading(title) } : {}) };
+    tasks.items.push(pair(name, write(task), key, true));
+  });
+}
+
+const heading = (title: string) => ` ---- ${title} ${"-".repeat(Math.max(4, 100 - title.length))}\n`;
+
+function pair(key: string, value: unknown, more: Partial<Scalar> = {}, quoted = false): Pair {
+  const scalar = new Scalar(key);
+  // Names of hosts are data: `on` or `1` are strings too.
+  if (quoted) scalar.type = "QUOTE_SINGLE";
+  return new Pair(Object.assign(scalar, more), value);
+}
+
+type Write = (value: unknown) => Scalar | Alias | YAMLMap | YAMLSeq;
+
+/** Turns data into nodes. A Shared command gets its anchor where it stands first, if it stands again. */
+function writer(): Write {
+  const written = new Map<Shared, Scalar>();
+  const shared = (command: Shared) => {
+    const known = written.get(command);
+    if (known) {
+      known.anchor = command.anchor;
+      return new Alias(command.anchor);
+    }
+    const node = scalar(command.command);
+    written.set(command, node);
+    return node;
+  };
+  const write: Write = (value) => {
+    if (isShared(value)) return shared(value);
+    if (Array.isArray(value)) return Object.assign(new YAMLSeq(), { items: value.map(write), flow: isShort(value) });
+    if (typeof value !== "object" || value === null) return scalar(value);
+    const map = new YAMLMap();
+    map.items = Object.entries(value).map(([key, item]) => pair(key, write(item)));
+    map.flow = isShort(map.items.map((item) => item.value));
+    return map;
+  };
+  return write;
+}
+
+const isShared = (value: unknown): value is Shared =>
+  typeof value === "object" && value !== null && "anchor" in value && "command" in value;
+
+/** Whether it reads well on one line: a few plain values, such as a call of another task. */
+function isShort(values: readonly unknown[]): boolean {
+  const texts = values.map((value) => (isScalar(value) ? value.value : value));
+  return (
+    texts.every((text) => typeof text !== "object" && !String(text).includes("\n")) && texts.join(", ").length < 90
+  );
+}
+
+function scalar(value: unknown): Scalar {
+  const node = new Scalar(value);
+  if (typeof value !== "string") return node;
+  if (needsYamlString(value)) node.type = "QUOTE_DOUBLE";
+  else if (value.includes("\n")) node.type = "BLOCK_LITERAL";
+  return node;
+}

@@ -1,0 +1,96 @@
+# shellcheck shell=sh
+# What every verb needs: words, messages, the variables of this run, and what is known of the run as a whole.
+# Runs under any POSIX sh with POSIX utilities (and base64); arguments and variables are set by main.sh.
+# shellcheck disable=SC2015,SC2034,SC2154
+
+nl='
+'
+say() { printf '%s\n' "$*"; }
+# Wrong use: nothing has been done.
+refuse() { printf '%s\n' "lollypops: ${host:+$host: }$*" >&2; exit 2; }
+
+quote() { # sets $quoted to $1 as one word of shell, bare where it can be
+  case $1 in
+    '' | *[!A-Za-z0-9_@%+=:,./-]*) ;;
+    *) quoted=$1; return ;;
+  esac
+  quoted='' rest=$1
+  while :; do case $rest in *\'*) quoted=$quoted${rest%%\'*}"'\\''" rest=${rest#*\'} ;; *) break ;; esac; done
+  quoted="'$quoted$rest'"
+}
+quote_all() { # sets $quoted to all words of $@, each quoted
+  all=''
+  for word; do quote "$word"; all="$all $quoted"; done
+  quoted=${all# }
+}
+split() { # sets $quoted to the words of $2, split by shell quoting rules and never evaluated; $1 says where it is from
+  [ -n "$2" ] || { quoted=''; return; }
+  words=$(printf '%s\n' "$2" | xargs -n 1 printf '%s\n' 2>/dev/null) || refuse "$1 has an unfinished quote: $2"
+  ifs=$IFS; IFS=$nl; set -f
+  # shellcheck disable=SC2086 # the words, one a line
+  set -- $words
+  IFS=$ifs; set +f
+  quote_all "$@"
+}
+random() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
+printable() { printf '%s' "$1" | tr -d '\000-\037\177'; }
+
+# ---- the variables of a run: they come as one text, since `task x NAME=value` reaches no command's environment
+settings='LP_REMOTE_HOST LP_REMOTE_USER LP_REMOTE_COMMAND LP_REMOTE_SSH_OPTS LP_REMOTE_SUDO_COMMAND LP_REMOTE_SUDO_OPTS REBUILD_ACTION LOLLYPOPS_DRY_RUN LOLLYPOPS_FLAKE CLI_VERBOSE USER_WORKING_DIR'
+read_settings() { # lines NAME=value, just these and in this order
+  { for setting in $settings; do
+      IFS= read -r line; [ "${line%%=*}" = "$setting" ] || refuse "a variable of this run holds a line break: $line"
+      eval "$setting=\${line#*=}"
+    done
+    ! IFS= read -r line || refuse "a variable of this run holds a line break: $line"; } <<EOF
+$1
+EOF
+  case $LOLLYPOPS_DRY_RUN in '' | 0) dry='' ;; 1) dry=1 ;; *) refuse "LOLLYPOPS_DRY_RUN is 1 or 0, not $LOLLYPOPS_DRY_RUN" ;; esac
+  verbose=$dry; [ "$CLI_VERBOSE" != true ] || verbose=1
+  case ${REBUILD_ACTION:=switch} in
+    switch | boot | test | dry-activate | build) ;;
+    *) refuse "REBUILD_ACTION is switch, boot, test, dry-activate or build, not $REBUILD_ACTION" ;;
+  esac
+  [ -z "$USER_WORKING_DIR" ] || cd -- "$USER_WORKING_DIR" || exit 2
+}
+show() { [ -z "$verbose" ] || printf '%s\n' "+ $*" >&4; }   # a command, ready to paste
+
+# ---- the run: a directory named by go-task's pid and start time, made by `begin`, gone after `end`
+born() {
+  if [ -r /proc/self/stat ]; then
+    read -r stat 2>/dev/null <"/proc/$1/stat" || return 1
+    stat=${stat##*) }
+    # shellcheck disable=SC2086
+    set -- $stat; shift 19; say "$1"
+  else ps -o lstart= -p "$1" | tr -dc 0-9A-Za-z; fi
+}
+find_run() {
+  if [ -n "${XDG_RUNTIME_DIR-}" ] && [ -w "$XDG_RUNTIME_DIR" ]; then runs=$XDG_RUNTIME_DIR/lollypops
+  else runs=${TMPDIR:-/tmp}/lollypops-$(id -u); fi
+  run=$runs/$PPID-$(born $PPID)
+}
+in_run() { [ -O "$run" ] && [ ! -L "$run" ]; }        # one that somebody else made does not count
+mark() { # what became of this host, for `end`: OUTCOME STEP WORDS
+  in_run || return 0
+  printf '%s\n' "$1 $step $(printable "$2")" >"$run/host.$host.$$" && mv -f "$run/host.$host.$$" "$run/host.$host"
+}
+
+# ---- how a step ends: 0 deployed or unchanged, 1 failed, 4 unreachable, 5 unknown, 130 interrupted
+changed() { in_run && : >"$run/changed.$host"; say "$step: $*"; }
+done_step() { mark ok ''; exit 0; }
+fail() { # OUTCOME WORDS
+  outcome=$1; shift
+  [ -z "$signal" ] || { outcome=interrupted; set -- "by SIG$signal; $*"; }
+  mark "$outcome" "$*"
+  printf '%s\n' "$host: $step $outcome: $*" >&2
+  case $outcome in failed) exit 1 ;; unreachable) exit 4 ;; interrupted) exit 130 ;; *) exit 5 ;; esac
+}
+on_signal() { signal=$1; ! in_run || : >"$run/stop"; }
+called_by_name() { # go-task reads names as regular expressions
+  case $called in '' | "$host" | "$host:"* | *":$host" | *":$host:"*) ;; *) refuse "$called is not the name of a task" ;; esac
+}
+unless_stopped() { # after an interruption nothing new starts
+  in_run && [ -e "$run/stop" ] || return 0
+  [ -e "$run/host.$host" ] || mark interrupted 'before it began'
+  exit 130
+}

@@ -1,0 +1,98 @@
+# shellcheck shell=sh
+# The flake: its source here, what it needs from the store, and its copy on a target.
+# shellcheck disable=SC2015,SC2034,SC2154
+
+nix() { command nix --extra-experimental-features 'nix-command flakes' "$@"; }
+nix_words="nix --extra-experimental-features 'nix-command flakes'"
+# shellcheck disable=SC2020 # three characters, each to a line break
+field() { tr ',{}' '\n\n\n' | sed -n 's/^ *"'"$1"'" *: *"\(.*\)" *$/\1/p'; }   # of JSON on stdin, one a line
+flake_dir() { case $1 in *[?\&]dir=*) dir=${1#*[?\&]dir=}; dir=${dir%%[&#]*} ;; *) dir='' ;; esac; }
+
+prefetch() { # sets $source to the flake's own store path, and $dir to its directory in there
+  show_prefetch
+  # shellcheck disable=SC2086 # quoted words
+  json=$(eval "nix flake prefetch --json $nix_opts $flake_q") || return 1
+  source=$(printf '%s' "$json" | field storePath); dir=$(printf '%s' "$json" | field dir)
+  case $source in /nix/store/*) ;; *) say "nix flake prefetch told no store path: $json" >&2; return 1 ;; esac
+}
+show_prefetch() {
+  show "src=\$($nix_words flake prefetch --json${nix_opts:+ $nix_opts} $flake_q | sed 's/.*\"storePath\":\"\([^\"]*\)\".*/\\1/')"
+}
+find_source() { # the same for all hosts of a run
+  if [ -n "$dry" ]; then show_prefetch; source="\$src" dir=''; return; fi
+  if in_run && [ -e "$run/source" ]; then { read -r source; read -r dir || :; } <"$run/source"; return; fi
+  prefetch || fail failed "nix flake prefetch of $flake"
+}
+verb_source() { exec 4>&2; find_source; say "$source"; }   # standard output is the answer
+
+# What the commands of a step refer to in the store was evaluated, but perhaps never built.
+realise() {
+  drvs='' paths=''
+  for one in $needs; do
+    [ ! -e "${one%%=*}" ] || continue
+    drv=${one#*=}
+    if [ "$drv" != "$one" ] && [ -e "${drv%^*}" ]; then quote "$drv"; drvs="$drvs $quoted"; else paths="$paths ${one%%=*}"; fi
+  done
+  [ -z "$drvs" ] || run_nix "build --no-link$drvs"
+  [ -z "$paths" ] || { show "nix-store --realise$paths"
+    # shellcheck disable=SC2086 # store paths
+    [ -n "$dry" ] || nix-store --realise $paths >/dev/null || fail failed "cannot get$paths; generate the Taskfile again on this machine"; }
+}
+run_nix() { # one nix command, as quoted words; ends the step if it fails, with its last words
+  show "$nix_words $1"
+  [ -z "$dry" ] || return 0
+  mark=$(random)
+  heard=$({ eval "nix $1" 2>&1; printf '\n%s exit %s\n' "$mark" $?; } | hear)
+  { read -r at; read -r status; read -r outcome; IFS= read -r why; } <<EOF
+$heard
+EOF
+  [ "$status" = 0 ] || fail failed "${why:-nix ${1%% *} failed}"
+}
+
+copied() { # sets $paths to what a target needs: the source, and with `archive` its inputs
+  paths=$source
+  case $method in
+    auto) lock=$source/${dir:+$dir/}flake.lock
+      # Inputs that may exist only here: paths, files, and git over ssh.
+      ! grep -Eq '"type": *"(path|file)"|"url": *"(git\+)?(ssh|file):|"url": *"[^"/:]+@' "$lock" 2>/dev/null || method=archive ;;
+  esac
+  [ "$method" = archive ] || return 0
+  # shellcheck disable=SC2086 # quoted words
+  json=$(eval "nix flake archive --json $nix_opts $flake_q") || fail failed "nix flake archive of $flake"
+  paths=$(printf '%s' "$json" | field path | sort -u)
+}
+verb_deploy_flake() {
+  find_source
+  quote "$config_dir/flake"; link=$quoted
+  if [ -n "$dry" ]; then
+    [ "$method" = copy ] || show "$nix_words flake archive --json $flake_q   # its paths are copied as well"
+    show_copy "$source"
+    show_there '' "nix-store --realise $source --add-root $link --indirect"
+    changed 'shown, not run'; done_step
+  fi
+  copied
+  # shellcheck disable=SC2086 # store paths
+  set -- "$config_dir" "$source" $paths
+  show_there '' "nix-store --realise $source --add-root $link --indirect"
+  on_target link "$@"
+  if [ "$outcome" = missing ]; then
+    copy_to_target "$paths"
+    on_target link "$@"
+  fi
+  expect linked unchanged
+  case $outcome in linked) changed "$config_dir/flake -> $source" ;; *) say "$step: unchanged" ;; esac
+  done_step
+}
+
+copy_words() { # nix copy of $1; $2: what serves the store there, if not the login itself
+  quote "$ssh_opts"; sshopts=$quoted
+  quote "$store${2:+?remote-program=$2}"
+  words="copy --substitute-on-destination --to $quoted $1"
+}
+show_copy() { copy_words "$1" "${2-}"; show "NIX_SSHOPTS=$sshopts $nix_words $words"; }
+copy_to_target() { # PATHS [REMOTE-PROGRAM]
+  copy_words "$(printf '%s' "$1" | tr '\n' ' ')" "${2-}"
+  show "NIX_SSHOPTS=$sshopts \\"
+  NIX_SSHOPTS=$ssh_opts; export NIX_SSHOPTS
+  run_nix "$words"
+}

@@ -1,0 +1,61 @@
+# shellcheck shell=sh
+# From here on: the call. lollypops VERB --flag value … [word …]
+# shellcheck disable=SC2015,SC2034,SC2154
+verb=$1; shift
+set -u
+umask 077
+locale=${LC_ALL-}; LC_ALL=C
+exec 4>&1
+host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' local_evaluation='' nix_opts='' needs='' called=''
+flake=. config_dir=/var/src/lollypops method=auto attribute=nixosConfigurations
+read_settings "${LOLLYPOPS_SET_@HASH@%"$nl"}"
+unset LOLLYPOPS_@HASH@ LOLLYPOPS_SH_@HASH@ LOLLYPOPS_SET_@HASH@
+while [ $# -gt 0 ]; do
+  case $1 in
+    --host) host=$2; shift ;;
+    --to) to=$2; shift ;;
+    --name) name=$2; shift ;;
+    --step) step=$2; shift ;;
+    --ssh) split deployment.ssh.command "$2"; ssh=$quoted; shift ;;
+    --ssh-opt) quote "$2"; ssh_opts="$ssh_opts${ssh_opts:+ }$quoted"; shift ;;
+    --sudo) split deployment.sudo.command "$2"; sudo=$quoted; shift ;;
+    --sudo-opt) quote "$2"; sudo_opts="$sudo_opts${sudo_opts:+ }$quoted"; shift ;;
+    --flake) flake=$2; shift ;;
+    --attribute) attribute=$2; shift ;;
+    --nix-opt) quote "$2"; nix_opts="$nix_opts${nix_opts:+ }$quoted"; shift ;;
+    --config-dir) config_dir=$2; shift ;;
+    --method) method=$2; shift ;;
+    --local-evaluation) local_evaluation=1 ;;
+    --needs) needs="$needs $2"; shift ;;   # a store path, and =DRV^OUTPUT that makes it
+    --called) called=$2; shift ;;
+    --) shift; break ;;
+    --*) refuse "$verb has no option $1" ;;
+    *) break ;;
+  esac
+  shift
+done
+[ -z "$LOLLYPOPS_FLAKE" ] || flake=$LOLLYPOPS_FLAKE
+quote "$flake"; flake_q=$quoted
+find_run
+trap 'on_signal INT' INT; trap 'on_signal TERM' TERM; trap 'on_signal HUP' HUP
+
+case $verb in
+  begin | end | selected | source) "verb_$verb" "$@" ;;
+  'done') verb_done ;;
+  realise) unless_stopped; step=realise; realise ;;
+  broken) step=evaluation; unless_stopped; fail failed "$@" ;;
+  check-vars | deploy-flake | deploy-secrets | rebuild)
+    step=$verb
+    unless_stopped
+    called_by_name
+    mark failed 'killed'
+    connect
+    realise
+    case $verb in
+      check-vars) verb_check_vars ;;
+      deploy-flake) verb_deploy_flake ;;
+      deploy-secrets) verb_deploy_secrets "$@" ;;
+      rebuild) verb_rebuild ;;
+    esac ;;
+  *) refuse "there is no verb $verb" ;;
+esac

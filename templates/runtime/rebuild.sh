@@ -1,0 +1,52 @@
+# shellcheck shell=sh
+# The system: built on the target, or here with --local-evaluation, then activated there in a unit of its own.
+# shellcheck disable=SC2015,SC2034,SC2154
+
+toplevel() { # of this host in flake $1, as one word
+  quote "$1#$attribute.\"$host\".config.system.build.toplevel"
+}
+verb_check_vars() { say "$step: ok"; done_step; }
+verb_rebuild() {
+  source='' query='' new=''
+  if [ -n "$local_evaluation" ]; then build_here; else
+    find_source
+    query=${dir:+?dir=$dir}
+    quote "$config_dir/flake"; link=$quoted
+    show_there new= "$nix_words build --no-link --print-out-paths ${nix_opts:+$nix_opts }\"path:\$(readlink -f $link)$query#$attribute.\\\"$host\\\".config.system.build.toplevel\""
+  fi
+  show_activation
+  [ -z "$dry" ] || { changed 'shown, not run'; done_step; }
+  id=$(random)
+  eval "on_target rebuild \"\$id\" \"\$REBUILD_ACTION\" \"\$new\" \"\$config_dir/flake\" \"\$source\" \"\$query\" \"\$attribute.\\\"\$host\\\"\" $nix_opts"
+  follow
+  expect deployed unchanged
+  case $outcome in deployed) changed "$why" ;; *) say "$step: unchanged, $why" ;; esac
+  done_step
+}
+show_activation() {
+  [ "$REBUILD_ACTION" != build ] || return 0
+  case $REBUILD_ACTION in switch | boot) show_there '' "nix-env -p /nix/var/nix/profiles/system --set ${new:-\$new}" ;; esac
+  show_there '' "systemd-run --collect --unit=nixos-rebuild-switch-to-configuration ${new:-\$new}/bin/switch-to-configuration $REBUILD_ACTION"
+}
+build_here() { # sets $new, and copies it to the target
+  toplevel "$flake"
+  show "new=\$($nix_words build --no-link --print-out-paths${nix_opts:+ $nix_opts} $quoted)"
+  if [ -n "$dry" ]; then new="\$new"
+  else
+    new=$(eval "nix build --no-link --print-out-paths $nix_opts $quoted" 2>&4) || fail failed "nix build of $flake (its words are above)"
+    case $new in /nix/store/*) ;; *) fail failed "nix build told no store path: $new" ;; esac
+  fi
+  # As root through sudo, the store there takes what nobody signed; no trusted user is needed.
+  if [ -n "$dry" ]; then show_copy "$new" "${sudo:+$sudo nix-store}"; else copy_to_target "$new" "${sudo:+$sudo nix-store}"; fi
+}
+follow() { # after a lost connection: the unit goes on there, and so do we, from the line where it was cut
+  tries=0
+  while [ "$outcome" = started ] && [ $tries -lt 60 ] && [ -z "$signal" ]; do
+    tries=$((tries + 1)); lost=$at
+    [ $tries -gt 1 ] || say "$step: the connection was lost; the activation goes on, looking for it"
+    sleep 2
+    on_target follow "$id" "${lost:-0}"
+    case $outcome in '' | here) outcome=started at=${at:-$lost} ;; esac
+  done
+  [ "$outcome" != started ] || { outcome=unknown; why="the target stopped answering while $new was being activated; look at it"; }
+}

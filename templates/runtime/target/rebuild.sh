@@ -1,0 +1,100 @@
+# shellcheck shell=sh
+# On the target, as root: ID ACTION NEW LINK SOURCE QUERY ATTRIBUTE OPTION… builds the system unless NEW is given, and
+# activates it in a transient unit, so that it outlives the connection; its output is followed. `follow ID LINES` resumes.
+# nixos-rebuild's own unit name: the two exclude each other.
+# shellcheck disable=SC2015,SC2154
+unit=nixos-rebuild-switch-to-configuration
+profile=/nix/var/nix/profiles/system
+PATH=$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin
+
+answer() { printf '%s %s\n' "$mark" "$*"; }
+give_up() { answer failed "$*"; exit 1; }
+is() { readlink -f "$1"; }
+
+build() { # sets $new
+  link=$1 source=$2 query=$3 attribute=$4; shift 4
+  deployed=$(readlink -f "$link") && [ -e "$deployed" ] || give_up "there is no flake at $link; run deploy-flake first"
+  [ "$deployed" = "$source" ] || echo "note: the flake there is $deployed, ours is $source; deploy-flake brings it"
+  new=$(nix --extra-experimental-features 'nix-command flakes' build --no-link --print-out-paths "$@" \
+    "path:$deployed$query#$attribute.config.system.build.toplevel") || { answer failed; exit 1; }
+}
+unchanged() {
+  case $action in
+    switch) [ "$(is /run/current-system)" = "$new" ] && [ "$(is $profile)" = "$new" ] ;;
+    test) [ "$(is /run/current-system)" = "$new" ] ;;
+    boot) [ "$(is $profile)" = "$new" ] ;;
+    *) return 1 ;;
+  esac
+}
+start() { # the unit, which runs this very program as `activate`
+  umask 077
+  mkdir -p /run/lollypops && mkdir "/run/lollypops/$id" || give_up "no room in /run"
+  d=/run/lollypops/$id
+  ln -sfn "$new" "/nix/var/nix/gcroots/lollypops-$id"
+  { printf '%s\n' "$text"; printf "id=%s action=%s new='%s' d='%s'\nactivate\n" "$id" "$action" "$new" "$d"; } >"$d/run"
+  : >"$d/log"
+  # A unit that ended can stay loaded and keep its name; stopping it frees that.
+  case $(systemctl is-active $unit) in inactive | failed) systemctl stop $unit 2>/dev/null ;; esac
+  systemd-run --quiet --no-ask-password --collect --service-type=exec --unit=$unit -E LOCALE_ARCHIVE -E HOME=/root -E PATH="$PATH" \
+    -p StandardOutput="append:$d/log" -p StandardError="append:$d/log" /bin/sh "$d/run" ||
+    { tidy; give_up "the activation could not be started; does another one run? (systemctl status $unit)"; }
+}
+tidy() { rm -rf -- "$d" "/nix/var/nix/gcroots/lollypops-$id"; rmdir /run/lollypops 2>/dev/null; }
+
+activate() { # in the unit. First `test`, and only what works becomes the default of the next boot.
+  old=$(is /run/current-system) before=$(is $profile)
+  case $action in
+    switch) stc test && commit && finish deployed "switched to $new" ;;
+    boot) commit && finish deployed "$new is the default of the next boot" ;;
+    test) stc test && finish deployed "$new runs until the next boot" ;;
+    dry-activate) stc dry-activate && finish unchanged "a dry run" ;;
+  esac
+}
+stc() {
+  NIXOS_INSTALL_BOOTLOADER=0 "$new/bin/switch-to-configuration" "$1" && { [ "$1" != test ] || [ "$(is /run/current-system)" = "$new" ]; } && return
+  got=$? now=$(is /run/current-system) why=$(tail -n 1 "$d/log")
+  if [ "$now" = "$new" ]; then now='it runs now, but is not the boot default'; elif [ "$now" = "$old" ]; then now='the old system runs'; fi
+  finish failed "switch-to-configuration $1 ended with $got ($now): $why"
+}
+commit() {
+  nix-env -p $profile --set "$new" || finish failed "the profile could not be set"
+  NIXOS_INSTALL_BOOTLOADER=0 "$new/bin/switch-to-configuration" boot && return
+  got=$? why=$(tail -n 1 "$d/log")
+  [ -z "$before" ] || nix-env -p $profile --set "$before"
+  finish failed "the boot loader failed with $got, the boot default is as before: $why"
+}
+finish() { echo "$*" >"$d/result.new"; mv "$d/result.new" "$d/result"; exit 0; }
+
+follow() { # prints the log from line $1 + 1 on, whole lines only, telling where it is, until there is a result
+  seen=$1 ended=''
+  while [ -z "$ended" ]; do
+    [ ! -e "$d/result" ] || ended=1
+    [ -n "$ended" ] || systemctl is-active --quiet $unit || [ -e "$d/result" ] || { lost_unit; return; }
+    lines=$(wc -l <"$d/log")
+    if [ "$lines" -gt "$seen" ]; then sed -n "$((seen + 1)),${lines}p" "$d/log"; seen=$lines; answer at "$seen"
+    elif [ -z "$ended" ]; then sleep 0.2; fi
+  done
+  answer "$(cat "$d/result")"
+  tidy
+}
+lost_unit() { tidy; answer unknown "the activation ended without a word; running: $(is /run/current-system)"; }
+
+main() {
+  exec 2>&1
+  answer here
+  [ "$(id -u)" = 0 ] || give_up "activating needs root: set deployment.sudo.enable, or deploy as root"
+  if [ "$1" = follow ]; then
+    id=$2 d=/run/lollypops/$2
+    [ -d "$d" ] || { answer unknown "the target knows nothing of this activation; running: $(is /run/current-system)"; return; }
+    answer started; follow "$3"; return
+  fi
+  id=$1 action=$2 new=$3; shift 3
+  [ -e /run/current-system ] || give_up "this target never ran NixOS (no /run/current-system); nixos-anywhere installs it"
+  [ -n "$new" ] || build "$@"
+  [ -x "$new/bin/switch-to-configuration" ] || give_up "$new is no NixOS system"
+  if [ "$action" = build ]; then answer unchanged "built $new"; return; fi
+  if unchanged; then answer unchanged "$new"; return; fi
+  start
+  answer started
+  follow 0
+}

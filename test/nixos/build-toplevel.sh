@@ -1,0 +1,27 @@
+#!/bin/sh
+# The builder of toplevel.nix: runs on a Debian target with what its /usr/bin has. Its variables come from there.
+# shellcheck disable=SC2154
+set -eu
+PATH=/usr/bin:/bin
+mkdir -p "$out/bin" "$out/etc/systemd/system/multi-user.target.wants" "$out/sw"
+for unit in $unitFiles; do ln -s "${unit#*=}" "$out/etc/systemd/system/${unit%%=*}"; done
+for unit in $wanted; do ln -s "../$unit" "$out/etc/systemd/system/multi-user.target.wants/$unit"; done
+ln -s /usr/bin "$out/sw/bin"
+ln -s /usr "$out/systemd"
+printf %s "$initInterface" >"$out/init-interface-version"
+printf %s "$version" >"$out/nixos-version"
+printf %s "$system" >"$out/system"
+head -c "${kernelKiB}k" /dev/zero >"$out/kernel"
+printf '#!/bin/sh\nexec /usr/lib/systemd/systemd\n' >"$out/init"
+
+{ sed '/^#@snippet@$/,$d' "$activate"; printf '%s\n' "$snippet"; sed '1,/^#@snippet@$/d' "$activate"; } >"$out/activate"
+printf '#!/bin/bash\n%s\n' "$dry" >"$out/dry-activate"
+cat >"$out/pre-switch-checks" <<CHECKS
+#!/bin/bash
+(
+${check:-true}
+) || { echo "Pre-switch check 'fixture' failed"; exit 1; }
+CHECKS
+cp "$installBootloader" "$out/install-bootloader"
+cp "$switchToConfiguration" "$out/bin/switch-to-configuration"
+chmod 0555 "$out/init" "$out/activate" "$out/dry-activate" "$out/pre-switch-checks" "$out/install-bootloader" "$out/bin/"*
