@@ -6,6 +6,9 @@ import { defineConfig } from "vitest/config";
 const tools = ["bin", "nix"].map((name) => join(import.meta.dirname, ".cache", name)).filter((dir) => existsSync(dir));
 process.env["PATH"] = [...tools, process.env["PATH"]].join(delimiter);
 
+// test/setup.sh picks a free set of hosts; vitest by itself takes the last one.
+process.env["TESTHOSTS_SET"] ??= "9";
+
 const hasHosts = process.env["LOLLYPOPS_NO_HOSTS"] !== "1";
 if (!hasHosts && process.env["CI"])
   throw new Error("CI runs all tests: LOLLYPOPS_NO_HOSTS=1 means that none run on hosts");
@@ -17,7 +20,7 @@ const fast = { name: "fast", include: ["test/**/*.test.ts"], exclude: ["test/**/
 const onHosts = {
   name: "hosts",
   include: ["test/**/*.e2e.test.ts"],
-  globalSetup: ["test/hosts.ts"],
+  globalSetup: ["test/boot-hosts.ts"],
   fileParallelism: false,
   sequence: { groupOrder: 1 },
   testTimeout: 300_000,

@@ -51,7 +51,10 @@ export async function runTask(program: string, taskfile: string, args: readonly 
   let got: NodeJS.Signals | undefined;
   try {
     await writeFile(file, taskfile, { mode: 0o600 });
-    const child = execa(program, ["-d", ".", "-t", file, ...limit(args), ...args], { stdio: "inherit", reject: false });
+    const child = execa(program, ["-d", ".", "-t", file, ...ownFlags(args), ...args], {
+      stdio: "inherit",
+      reject: false,
+    });
     const forward = (signal: NodeJS.Signals) => {
       got = signal;
       // Ctrl-C reaches the whole group by itself
@@ -65,11 +68,11 @@ export async function runTask(program: string, taskfile: string, args: readonly 
   }
 }
 
-/** Ten hosts at a time, unless the user says how many. */
-function limit(args: readonly string[]): string[] {
+/** Ten hosts at a time, unless the user says how many; and a dry run shows the calls, which are silent otherwise. */
+function ownFlags(args: readonly string[]): string[] {
   const ends = args.indexOf("--");
-  const own = (ends === -1 ? args : args.slice(0, ends)).some((arg) =>
-    /^(-C.*|-[a-zA-Z]*C|--concurrency(=.*)?)$/.test(arg),
-  );
-  return own || process.env["TASK_CONCURRENCY"] ? [] : ["-C", "10"];
+  const flags = ends === -1 ? args : args.slice(0, ends);
+  const has = (flag: RegExp) => flags.some((arg) => flag.test(arg));
+  const limited = has(/^(-[a-zA-Z]*C.*|--concurrency(=.*)?)$/) || process.env["TASK_CONCURRENCY"];
+  return [...(limited ? [] : ["-C", "10"]), ...(has(/^(-[a-zA-Z]*n[a-zA-Z]*|--dry)$/) ? ["-v"] : [])];
 }

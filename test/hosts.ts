@@ -1,5 +1,5 @@
 /**
- * Test hosts for vitest: boots them (as the e2e tests' globalSetup), makes them NixOS stand-ins, and runs things here and there.
+ * Helpers of the tests: run things here and on the test hosts (which boot-hosts.ts has booted), and make those NixOS stand-ins.
  * Nothing is ever skipped: what is missing throws a sentence that says what to do.
  */
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { execa } from "execa";
+import { afterAll } from "vitest";
 
 /** What a command did; its output is exact, final newline included. */
 export type Result = { stdout: string; stderr: string; exitCode: number };
@@ -36,28 +37,14 @@ export type Fleet = { dir: string; change: (settings: Settings, files?: Record<s
 /** The checkout. */
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
-/** The set of hosts that the tests use: `test/setup.sh` picks a free one; vitest by itself takes the last. */
-const set = process.env["TESTHOSTS_SET"] ?? "9";
+const set = process.env["TESTHOSTS_SET"] ?? "0";
 const state = set === "0" ? "/run/testhosts" : `/run/testhosts-${set}`;
 
 /** `ssh -F sshConfig root@pop1` reaches the first host. */
 export const sshConfig = join(state, "ssh_config");
 
-/** How many hosts are up, and what `fixtures/fleet` calls them. */
+/** The hosts that are up, and what `fixtures/fleet` calls them. */
 export const fleetHosts = { pop1: "web1", pop2: "web2", pop3: "db1" } as const;
-
-const keep = process.env["LOLLYPOPS_KEEP_HOSTS"] === "1";
-
-/** vitest's globalSetup: the hosts, and all the tools that the tests on them need. */
-export async function setup(): Promise<void> {
-  for (const tool of ["nix", "task", "ssh", "git", "busybox", "systemd-nspawn"]) await requireTool(tool);
-  await testhosts("up", String(Object.keys(fleetHosts).length));
-}
-
-/** Takes the hosts down, unless `LOLLYPOPS_KEEP_HOSTS=1` asks to keep them for a look or the next run. */
-export async function teardown(): Promise<void> {
-  if (!keep) await testhosts("down");
-}
 
 /** Throws when a program is not on PATH. */
 export async function requireTool(name: string): Promise<void> {
@@ -138,12 +125,14 @@ export async function markFleet(fleet: Fleet): Promise<void> {
   await Promise.all(Object.entries(fleetHosts).map(([host, name]) => markNixos(host, fleet.dir, name)));
 }
 
+const flakes = ["--extra-experimental-features", "nix-command flakes"];
+
 /** Builds, on a host, the system of host `name` of the flake in `dir`, and returns its path: what a rebuild would activate. */
 export async function buildSystem(host: string, dir: string, name: string): Promise<string> {
-  const { stdout } = await mustRun("nix", ["flake", "prefetch", "--json", dir]);
+  const { stdout } = await mustRun("nix", [...flakes, "flake", "prefetch", "--json", dir]);
   const source = JSON.parse(stdout).storePath;
   const env = { NIX_SSHOPTS: `-F ${sshConfig}` };
-  await mustRun("nix", ["copy", "--to", `ssh://root@${host}`, source], { env });
+  await mustRun("nix", [...flakes, "copy", "--to", `ssh://root@${host}`, source], { env });
   const attribute = `${source}#nixosConfigurations.${name}.config.system.build.toplevel`;
   return (await ssh(host, `nix build --quiet --no-link --print-out-paths '${attribute}'`)).trim();
 }
@@ -163,18 +152,18 @@ export async function fleet(settings: Settings = {}, files: Record<string, strin
   return { dir, change };
 }
 
-/** An empty directory that goes when the tests end. */
+/** An empty directory that goes when the test file is done, unless LOLLYPOPS_KEEP_HOSTS=1 asks to keep things for a look. */
 export function temporaryDirectory(): string {
-  if (temporary.length === 0) process.once("exit", removeTemporary);
   temporary.push(mkdtempSync(join(tmpdir(), "lollypops-test-")));
   return temporary.at(-1) as string;
 }
 
 const temporary: string[] = [];
 
-function removeTemporary(): void {
-  if (!keep) for (const dir of temporary) rmSync(dir, { recursive: true, force: true });
-}
+afterAll(() => {
+  if (process.env["LOLLYPOPS_KEEP_HOSTS"] === "1") return;
+  for (const dir of temporary) rmSync(dir, { recursive: true, force: true });
+});
 
 async function testhosts(...args: string[]): Promise<void> {
   await mustRun(join(root, "test/testhosts"), args, { env: { TESTHOSTS_SET: set } });

@@ -20,7 +20,7 @@ quote() { # sets $quoted to $1 as one word of shell, bare where it can be
 }
 quote_all() { # sets $quoted to all words of $@, each quoted
   all=''
-  for word; do quote "$word"; all="$all $quoted"; done
+  for piece; do quote "$piece"; all="$all $quoted"; done
   quoted=${all# }
 }
 split() { # sets $quoted to the words of $2, split by shell quoting rules and never evaluated; $1 says where it is from
