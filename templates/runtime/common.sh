@@ -7,7 +7,11 @@ nl='
 '
 say() { printf '%s\n' "$*"; }
 # Wrong use: nothing has been done.
-refuse() { printf '%s\n' "lollypops: ${host:+$host: }$*" >&2; exit 2; }
+refuse() {
+  [ -z "${run-}" ] || [ -z "$step" ] || mark failed "$*"
+  printf '%s\n' "lollypops: ${host:+$host: }$*" >&2
+  exit 2
+}
 
 quote() { # sets $quoted to $1 as one word of shell, bare where it can be
   case $1 in
@@ -24,13 +28,22 @@ quote_all() { # sets $quoted to all words of $@, each quoted
   quoted=${all# }
 }
 split() { # sets $quoted to the words of $2, split by shell quoting rules and never evaluated; $1 says where it is from
-  [ -n "$2" ] || { quoted=''; return; }
-  words=$(printf '%s\n' "$2" | xargs -n 1 printf '%s\n' 2>/dev/null) || refuse "$1 has an unfinished quote: $2"
-  ifs=$IFS; IFS=$nl; set -f
-  # shellcheck disable=SC2086 # the words, one a line
-  set -- $words
-  IFS=$ifs; set +f
-  quote_all "$@"
+  left=$2 inside='' piece='' begun='' list=''
+  while [ -n "$left" ]; do
+    next=${left#?}; char=${left%"$next"} left=$next
+    case $inside$char in
+      [\'\"]) inside=$char begun=1; continue ;;
+      \'\' | \"\") inside=''; continue ;;
+      \\ | \"\\) # kept inside double quotes, unless what follows is special there
+        next=${left#?}; char=${left%"$next"} left=$next
+        case $inside$char in '' | \") inside=unfinished; break ;; \"[!\\\"\$\`]) piece=$piece\\ ;; esac ;;
+      [[:space:]]) [ -z "$begun" ] || { quote "$piece"; list="$list $quoted"; }; piece='' begun=''; continue ;;
+    esac
+    piece=$piece$char begun=1
+  done
+  [ -z "$inside" ] || refuse "$1 has an unfinished quote: $2"
+  [ -z "$begun" ] || { quote "$piece"; list="$list $quoted"; }
+  quoted=${list# }
 }
 random() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
 printable() { printf '%s' "$1" | tr -d '\000-\037\177'; }

@@ -38,8 +38,8 @@ realise() {
     # shellcheck disable=SC2086 # store paths
     [ -n "$dry" ] || nix-store --realise $paths >/dev/null || fail failed "cannot get$paths; generate the Taskfile again on this machine"; }
 }
-run_nix() { # one nix command, as quoted words; ends the step if it fails, with its last words
-  show "$nix_words $1"
+run_nix() { # one nix command, as quoted words, and what stands before it; ends the step if it fails, with its last words
+  show "${2-}$nix_words $1"
   [ -z "$dry" ] || return 0
   mark=$(random)
   heard=$({ eval "nix $1" 2>&1; printf '\n%s exit %s\n' "$mark" $?; } | hear)
@@ -92,7 +92,6 @@ copy_words() { # nix copy of $1; $2: what serves the store there, if not the log
 show_copy() { copy_words "$1" "${2-}"; show "NIX_SSHOPTS=$sshopts $nix_words $words"; }
 copy_to_target() { # PATHS [REMOTE-PROGRAM]
   copy_words "$(printf '%s' "$1" | tr '\n' ' ')" "${2-}"
-  show "NIX_SSHOPTS=$sshopts \\"
   NIX_SSHOPTS=$ssh_opts; export NIX_SSHOPTS
-  run_nix "$words"
+  run_nix "$words" "NIX_SSHOPTS=$sshopts "
 }

@@ -28,10 +28,12 @@ enter() { # sets $tmp to the private directory, beside its place, for secrets of
     place=$1; while [ ! -e "${place:-/}" ] && [ ! -L "$place" ]; do place=${place%/*}; done
     safe "$place"
   fi
+  dirs=$k; eval "dir$k=\$1 tmp$k=\$part/compare.$k"
+  if [ "$only" = compare ]; then tmp=$part/compare.$k; mkdir -- "$tmp"; return; fi
   [ -d "$1" ] || (umask 066; mkdir -p -- "$1") || give_up "$name: cannot make its directory $1"
   rm -rf -- "$1"/.lollypops.??????????
   tmp=$(mktemp -d -- "$1/.lollypops.XXXXXXXXXX") || give_up "$name: cannot write in $1"
-  dirs=$k; eval "dir$k=\$1 tmp$k=\$tmp"; ln -s -- "$tmp" "$part/t.$k"
+  eval "tmp$k=\$tmp"; ln -s -- "$tmp" "$part/t.$k"
 }
 exists() { [ -z "$2" ] || getent "$1" -- "$2" >/dev/null; }
 own() { # gives the files $@ owner and mode; an owner that does not exist yet leaves them to root alone
@@ -71,7 +73,7 @@ compare() { # drops what is already in place; counts and names the rest
 }
 prepare() {
   dirs=0; collect; compare
-  [ $dirs = 0 ] || find "$part"/t.*/ -mindepth 1 -exec sync -- {} + || give_up "no room"
+  [ $dirs = 0 ] || [ "$only" = compare ] || find "$part"/t.*/ -mindepth 1 -exec sync -- {} + || give_up "no room"
 }
 commit() { # nothing but renames is left
   set --

@@ -1,0 +1,81 @@
+// The fleet that is measured: saved input, in the shape that upstream and this program share.
+
+type Secret = {
+  readonly name: string;
+  readonly "vault-name": string;
+  readonly cmd: string;
+  readonly path: string;
+  readonly mode: string;
+  readonly owner: string;
+  readonly "group-name": string;
+};
+
+/** Commands are strings only, since upstream takes no others. */
+type ExtraTask = { readonly desc: string; readonly deps: readonly string[]; readonly cmds: readonly string[] };
+
+export type BenchHost = {
+  readonly deployment: {
+    readonly "config-dir": string;
+    readonly group: string;
+    readonly ssh: {
+      readonly host: string;
+      readonly user: string;
+      readonly command: string;
+      readonly opts: readonly string[];
+    };
+    readonly sudo: { readonly enable: boolean; readonly command: string; readonly opts: readonly string[] };
+  };
+  readonly secrets: { readonly files: Readonly<Record<string, Secret>> };
+  readonly tasks: readonly string[];
+  readonly extraTasks: Readonly<Record<string, ExtraTask>>;
+};
+
+const groups = ["build", "cache", "db", "edge", "mail", "web"] as const;
+const secrets = [
+  "age-key",
+  "api-token",
+  "backup",
+  "db-password",
+  "ldap",
+  "restic",
+  "smtp",
+  "tls-key",
+  "vpn",
+  "webhook",
+];
+
+/** Hosts `build1`, `cache1`, … `web1`, `build2`, …: six groups, ten secrets each, one in ten with a task of its own. */
+export function benchHosts(count: number): Record<string, BenchHost> {
+  return Object.fromEntries(Array.from({ length: count }, (_, index) => host(index)));
+}
+
+function host(index: number): [string, BenchHost] {
+  const group = groups[index % groups.length] ?? "web";
+  const name = `${group}${Math.floor(index / groups.length) + 1}`;
+  const deployment = {
+    "config-dir": "/var/src/lollypops",
+    group,
+    ssh: { host: `${name}.example.org`, user: "root", command: "ssh", opts: ["-p", "2222"] },
+    sudo: { enable: false, command: "sudo", opts: [] },
+  };
+  const files = Object.fromEntries(secrets.map((secret) => [secret, fileOf(name, secret)]));
+  const backup = {
+    desc: `Back up ${name}`,
+    deps: ["check-vars"],
+    cmds: ["ssh {{.REMOTE_USER}}@{{.REMOTE_HOST}} systemctl start backup"],
+  };
+  const tasks = ["deploy-flake", "deploy-secrets", "rebuild"];
+  return [name, { deployment, secrets: { files }, tasks, extraTasks: index % 10 === 0 ? { backup } : {} }];
+}
+
+function fileOf(host: string, name: string): Secret {
+  return {
+    name,
+    "vault-name": `${host}/${name}`,
+    cmd: `pass show ${host}/${name}`,
+    path: `/var/src/lollypops-secrets/${name}`,
+    mode: "0400",
+    owner: "root",
+    "group-name": "root",
+  };
+}
