@@ -35,6 +35,10 @@ program.option("-V, --version", "print the version");
 program.help(help);
 
 async function main(): Promise<void> {
+  // The reader of a pipe may go before we are done (`| head`).
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+  });
   try {
     program.parse(process.argv, { run: false });
     if (program.options["version"]) process.stdout.write(`${version()}\n`);
@@ -112,6 +116,7 @@ function world(flags: Flags): World {
   const tell = (text: string) => process.stderr.write(`${text}\n`);
   return {
     stdin: process.stdin,
+    detail: (text) => flags["verbose"] && tell(text),
     warn: (text) => loud && tell(`warning: ${text}`),
     watch: {
       command: (text, ms) => flags["verbose"] && tell(`${text}  (${(ms / 1000).toFixed(1)} s)`),
@@ -136,6 +141,8 @@ const isUsage = (error: unknown): error is Error => error instanceof Error && er
 
 /** `> Taskfile.yml` has emptied the file before we began. */
 function emptied(): string {
+  const { output, check } = program.options;
+  if (program.matchedCommandName === "run" || output !== undefined || check) return "";
   try {
     return fstatSync(1).isFile() ? "note: the file that standard output goes to is now empty\n" : "";
   } catch {

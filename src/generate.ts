@@ -21,6 +21,7 @@ export type World = {
   readonly stdin: NodeJS.ReadableStream;
   readonly watch: Watch;
   readonly warn: (text: string) => void;
+  readonly detail: (text: string) => void;
 };
 
 /** The Taskfile of the hosts asked for. Throws an AppError of any kind; then nothing of it exists. */
@@ -52,6 +53,7 @@ async function readInput({ from, flake, selectors }: Request, world: World): Pro
 function selectChecked({ selectors, keepGoing, flake, from }: Request, input: Evaluated, world: World): Host[] {
   if (!keepGoing) refuseFailures(input);
   for (const name of Object.keys(input.failures)) world.warn(`${name} does not evaluate; its tasks will say so`);
+  if (input.skipped.length > 0) world.detail(`without lollypops, left out: ${input.skipped.join(", ")}`);
   const asked = input.skipped.filter((name) => selectors.includes(name));
   if (asked.length > 0)
     throw configError(`${asked.join(", ")}: this host has no lollypops options; import the module in it`);

@@ -36,7 +36,7 @@ split() { # sets $quoted to the words of $2, split by shell quoting rules and ne
       \'\' | \"\") inside=''; continue ;;
       \\ | \"\\) # kept inside double quotes, unless what follows is special there
         next=${left#?}; char=${left%"$next"} left=$next
-        case $inside$char in '' | \") inside=unfinished; break ;; \"[!\\\"\$\`]) piece=$piece\\ ;; esac ;;
+        case $inside$char in '' | \") inside=unfinished; break ;; \"[\"\$\`] | \"\\) ;; \"*) piece=$piece\\ ;; esac ;;
       [[:space:]]) [ -z "$begun" ] || { quote "$piece"; list="$list $quoted"; }; piece='' begun=''; continue ;;
     esac
     piece=$piece$char begun=1
