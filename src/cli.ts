@@ -28,7 +28,8 @@ print.option("--check", "compare with --output (default Taskfile.yml); exit 5 if
 print.action(printTaskfile);
 const evaluation = program.command("eval [...selectors]", "print what was read, as JSON (feeds --from)");
 evaluation.action(printEvaluation);
-const run = program.command("run", "generate, then run go-task: lollypops-gen run [options] -- TASK ARGS…");
+const run = program.command("run [...stray]", "generate, then run go-task with what follows --");
+run.usage("run [options] [-- TASK ARGS…]");
 run.action(runCommand);
 for (const command of [print, evaluation, run]) for (const [flags, text] of common) command.option(flags, text);
 program.option("-V, --version", "print the version");
@@ -64,8 +65,7 @@ async function printEvaluation(selectors: string[], flags: Flags): Promise<void>
   process.stdout.write(await evaluated(toRequest(selectors, flags), world(flags)));
 }
 
-async function runCommand(flags: Flags): Promise<void> {
-  const [stray] = program.args;
+async function runCommand([stray]: string[], flags: Flags): Promise<void> {
   if (stray !== undefined) throw usageError(`run: what go-task is to do goes after --, as in: run -- ${stray}`);
   const task = await findTask();
   const text = await generate({ ...toRequest([], flags), keepGoing: true }, world(flags));

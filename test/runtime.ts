@@ -8,9 +8,9 @@ import { mustRun, type Result, run, temporaryDirectory } from "./hosts.ts";
 export const shells = ["dash", "bash", "busybox"] as const;
 export type Shell = (typeof shells)[number];
 
-/** Every program that the control side may use beyond ssh, nix and task; `sh` is the fifteenth. */
+/** Every program that the control side may use beyond ssh, nix and task; `sh` comes on top. */
 export const utilities = [
-  ..."base64 cat grep id mkdir mv od printf rm sed sleep sort tr true xargs".split(" "),
+  ..."base64 cat grep id mkdir mv od printf rm sed sleep sort tr".split(" "),
   "ps", // where there is no /proc
 ] as const;
 
