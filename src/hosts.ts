@@ -134,7 +134,7 @@ function ownTasks(host: string, extraTasks: HostInput["extraTasks"]) {
 
 function toHost(name: string, input: HostInput, extraTasks: Host["extraTasks"]): Host {
   const { ssh, sudo, group, groups } = input.deployment;
-  const home = Object.entries(input["home-manager"]?.users ?? {});
+  const home = Object.entries(input["home-manager"]?.users ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
   return {
     name,
     user: ssh.user,

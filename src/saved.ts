@@ -1,4 +1,5 @@
 // Reads saved `nix eval` output: our manifest, or upstream's shape.
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
 import fastGlob from "fast-glob";
@@ -28,7 +29,7 @@ export async function readSaved(
 }
 
 async function expand(pattern: string): Promise<string[]> {
-  if (pattern === "-" || !fastGlob.isDynamicPattern(pattern)) return [pattern];
+  if (pattern === "-" || existsSync(pattern) || !fastGlob.isDynamicPattern(pattern)) return [pattern];
   const files = await fastGlob(pattern);
   if (files.length === 0) throw usageError(`--from ${pattern}: no file matches`);
   return files.sort();

@@ -1,8 +1,20 @@
 // The main job on three real hosts: nix evaluates, go-task runs, ssh carries, systemd activates.
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
-import { cli, cut, type Fleet, fleet, markFleet, mend, type Settings, ssh, task } from "./hosts.ts";
+import {
+  cli,
+  cut,
+  type Fleet,
+  fleet,
+  markFleet,
+  mend,
+  mustRun,
+  type Settings,
+  ssh,
+  task,
+  temporaryDirectory,
+} from "./hosts.ts";
 
 const asOps: Settings = {
   all: { lollypops: { deployment: { ssh: { user: "ops" }, sudo: { enable: true } } } },
@@ -251,6 +263,53 @@ describe("extra tasks", () => {
     // Committing the Taskfile changes the flake's store path, and not the Taskfile.
     await made.change({}, { "Taskfile.yml": text });
     expect((await cli(["--check"], { cwd: made.dir })).exitCode).toBe(0);
+  });
+});
+
+describe("home-manager", () => {
+  it("has its secrets written by their user", async () => {
+    const home = {
+      users: {
+        ops: { secrets: { "default-dir": "/home/ops/lollypops-secrets", files: { token: { cmd: "echo mine" } } } },
+      },
+    };
+    const { dir } = await newFleet({ hosts: { web1: { lollypops: { "home-manager": home } } } });
+    await ssh("pop1", "rm -rf /home/ops/lollypops-secrets /home/ops/elsewhere");
+    const { stdout, exitCode } = await task(["web1:deploy-secrets"], { cwd: dir });
+    expect(stdout).toContain("[web1] deploy-secrets: 4 changed, 0 unchanged");
+    expect(exitCode).toBe(0);
+    expect(await stat("pop1", "/home/ops/lollypops-secrets/token")).toBe("ops ops 400\nmine\n");
+    // A link of the user's own does not make root write elsewhere: the user may not write there.
+    await ssh("pop1", "rm -rf /home/ops/lollypops-secrets; ln -s /etc /home/ops/lollypops-secrets");
+    const attacked = await task(["web1:deploy-secrets"], { cwd: dir });
+    expect(attacked.stdout).toContain(
+      "web1: deploy-secrets failed: token: cannot write in /home/ops/lollypops-secrets",
+    );
+    expect(await ssh("pop1", "ls /etc/token 2>&1 || :")).toContain("No such file");
+    await ssh("pop1", "rm /home/ops/lollypops-secrets");
+  });
+});
+
+describe("a flake whose input only this machine has", () => {
+  it("is copied with its inputs, so that the host can evaluate it", async () => {
+    const data = temporaryDirectory();
+    writeFileSync(join(data, "word"), "from the input\n");
+    const made = await newFleet();
+    const flake = readFileSync(join(made.dir, "flake.nix"), "utf8")
+      .replace("{ self }:", "{ self, data }:")
+      .replace("outputs =", `inputs.data = { url = "path:${data}"; flake = false; };\n  outputs =`)
+      .replace("import ./host.nix {", 'import ./host.nix ((x: builtins.seq (builtins.readFile "${data}/word") x) {')
+      .replace(
+        "host = merge (settings.all or { }) own;\n        }",
+        "host = merge (settings.all or { }) own;\n        })",
+      );
+    await made.change({ all: { lollypops: { deployment: { "deploy-method": "auto" } } } }, { "flake.nix": flake });
+    await mustRun("nix", ["flake", "lock", made.dir]);
+    await made.change({ all: { lollypops: { deployment: { "deploy-method": "auto" } } } });
+    await generate(made);
+    const { stdout, exitCode } = await task(["web1"], { cwd: made.dir });
+    expect(stdout).toContain("[web1] rebuild: switched to");
+    expect(exitCode).toBe(0);
   });
 });
 

@@ -64,7 +64,7 @@ describe.each(controls)("$shell as sh, only busybox: $spare", ({ shell, spare })
       expect(await checkVars({})).toEqual({ stdout: "check-vars: ok\n", stderr: "", exitCode: 0 });
     });
 
-    test.each(["10.0.0.1", "web.example.org", "_web-1", "[::1]", "[fe80::1%eth0]", "[2001:DB8::a]", "9"])(
+    test.each(["10.0.0.1", "web.example.org", "_web-1", "[::1]", "[2001:DB8::a]", "9"])(
       "the destination %s is taken",
       async (address) => {
         expect(await checkVars({ LP_REMOTE_HOST: address })).toMatchObject({ exitCode: 0 });
@@ -176,12 +176,13 @@ describe.each(controls)("$shell as sh, only busybox: $spare", ({ shell, spare })
       for (const [index, list] of lists.entries()) {
         const value = list.map((text, at) => (styles[(index + at) % 3] ?? plain)(text)).join("  ");
         // What follows the first word of sudo is for the target's shell: the printed command shows how it was split.
-        const { stdout } = await runtimeCall(["deploy-flake", ...host, "--sudo", "sudo"], {
+        const { stdout } = await runtimeCall(["deploy-flake", ...host, "--method", "copy", "--sudo", "sudo"], {
           variables: { LP_REMOTE_SUDO_OPTS: value, LOLLYPOPS_DRY_RUN: "1" },
         });
         const shown = lastCommand(stdout);
         const there = (await wordsOf(shown)).at(-1) ?? "";
         const words = await wordsOf(there.slice(0, there.indexOf(" nix-store --realise")));
+        if (words[0] !== "sudo") console.log(JSON.stringify({ list, value, stdout, there }));
         expect(words.slice(0, 2)).toEqual(["sudo", "-n"]);
         expect(words.slice(2)).toEqual(list);
       }
@@ -387,7 +388,7 @@ describe.each(controls)("$shell as sh, only busybox: $spare", ({ shell, spare })
       "-u it's",
     ];
     const calls: Record<string, string[]> = {
-      "deploy-flake": ["deploy-flake", ...host, ...odd, "--flake", "/a b/it's $x", "--config-dir", "/var/it's $(x)"],
+      "deploy-flake": ["deploy-flake", ...host, ...odd, "--method", "copy", "--flake", "/a b/it's $x", "--config-dir", "/var/it's $(x)"],
       "deploy-flake by archive": ["deploy-flake", ...host, "--method", "archive"],
       "deploy-secrets": [
         "deploy-secrets",
@@ -587,7 +588,7 @@ describe.each(controls)("$shell as sh, only busybox: $spare", ({ shell, spare })
     test("is built, or else fetched, before a step", async () => {
       const flake = join(cwd, "flake");
       mkdirSync(flake);
-      const builder = `derivation { name = "tool-${shell}-${spare}"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo '#!/bin/sh' >$out; echo 'echo from the tool' >>$out; chmod +x $out" ]; salt = "${env["XDG_RUNTIME_DIR"]}"; }`;
+      const builder = `derivation { name = "tool-${shell}-${spare}"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "PATH=/bin:/usr/bin:/run/current-system/sw/bin; echo '#!/bin/sh' >$out; echo 'echo from the tool' >>$out; chmod +x $out" ]; salt = "${env["XDG_RUNTIME_DIR"]}"; }`;
       const expression = `let drv = ${builder}; in "\${drv}=\${builtins.unsafeDiscardOutputDependency drv.drvPath}^out"`;
       const { stdout } = await mustRun("nix", ["eval", "--raw", "--impure", "--expr", expression]);
       const [tool = ""] = stdout.split("=");

@@ -71,7 +71,8 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
       "$mark "*) line=${line#"$mark "}; outcome=${line%% *} why=${line#"$outcome"}; why=${why# } ;;
       '') blank=1 ;;
       *) [ -z "$blank" ] || { printf '\n' >&4; blank=''; }
-        printf '%s\n' "$line" >&4; last=$line ;;
+        printf '%s\n' "$line" >&4
+        case $line in *'nix log /nix/store/'* | *'For full logs, run'*) ;; *) last=${line#"${line%%[! ]*}"} ;; esac ;;
     esac
   done
   printf '%s\n' "$at" "$status" "$outcome" "${why:-$last}"

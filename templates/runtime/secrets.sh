@@ -16,9 +16,12 @@ each_secret() { # DO WORD…: calls DO for each secret, its words in variables
   [ $n = 0 ] || $do
 }
 show_secret() {
-  quote "$path"; set -- "$quoted"; quote "$owner"; at=$quoted
-  quote "${sudo:+$sudo }${as#root}install -D -m $mode -o $at${group:+ -g $group} /dev/stdin $1"
-  show "$cmd | $ssh $ssh_opts $to $quoted"
+  set -- install -D -m "$mode" -o "$owner" ${group:+-g "$group"} /dev/stdin "$path"
+  [ "$as" = root ] || set -- runuser -u "$as" -- "$@"
+  quote_all "$@"; quote "${sudo:+$sudo }$quoted"; there=$quoted
+  # What is more than one plain command would be cut by the pipe.
+  case $cmd in *[\;\&\|\#\<\>"$nl"]* | *\\) quote "$cmd"; set -- "sh -c $quoted" ;; *) set -- "$cmd" ;; esac
+  show "$1 | $ssh $ssh_opts $to $there"
 }
 fetch() { # runs the secret's command; with the words of this machine's user, terminal and locale
   value=$( { { LC_ALL=$locale sh -c -- "$cmd" 4>&- 3>&- || printf '!%s!' "$?" >&3; } | base64; } 3>&1)

@@ -132,6 +132,7 @@ set_stage() {
 }
 main() {
   exec 2>&1
+  cd /   # other accounts work from here too
   trap '' PIPE; trap 'exit 1' HUP INT TERM   # a message to a dead ssh must not kill the clean-up
   answer here
   [ "$(id -u)" = 0 ] || give_up "writing secrets needs root: set deployment.sudo.enable, or deploy as root"
