@@ -44,10 +44,10 @@ const state = set === "0" ? "/run/testhosts" : `/run/testhosts-${set}`;
 export const sshConfig = join(state, "ssh_config");
 
 /** The hosts that are up, and what `fixtures/fleet` calls them. */
-export const fleetHosts = { pop1: "web1", pop2: "web2", pop3: "db1" } as const;
+const fleetHosts = { pop1: "web1", pop2: "web2", pop3: "db1" } as const;
 
 /** Throws when a program is not on PATH. */
-export async function requireTool(name: string): Promise<void> {
+async function requireTool(name: string): Promise<void> {
   const { exitCode } = await run("sh", ["-c", 'command -v "$1"', "sh", name]);
   if (exitCode !== 0)
     throw new Error(`${name} is not on PATH: \`npm test\` sets up what the tests need (test/setup.sh)`);

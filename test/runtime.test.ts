@@ -182,7 +182,6 @@ describe.each(controls)("$shell as sh, only busybox: $spare", ({ shell, spare })
         const shown = lastCommand(stdout);
         const there = (await wordsOf(shown)).at(-1) ?? "";
         const words = await wordsOf(there.slice(0, there.indexOf(" nix-store --realise")));
-        if (words[0] !== "sudo") console.log(JSON.stringify({ list, value, stdout, there }));
         expect(words.slice(0, 2)).toEqual(["sudo", "-n"]);
         expect(words.slice(2)).toEqual(list);
       }
@@ -388,7 +387,17 @@ describe.each(controls)("$shell as sh, only busybox: $spare", ({ shell, spare })
       "-u it's",
     ];
     const calls: Record<string, string[]> = {
-      "deploy-flake": ["deploy-flake", ...host, ...odd, "--method", "copy", "--flake", "/a b/it's $x", "--config-dir", "/var/it's $(x)"],
+      "deploy-flake": [
+        "deploy-flake",
+        ...host,
+        ...odd,
+        "--method",
+        "copy",
+        "--flake",
+        "/a b/it's $x",
+        "--config-dir",
+        "/var/it's $(x)",
+      ],
       "deploy-flake by archive": ["deploy-flake", ...host, "--method", "archive"],
       "deploy-secrets": [
         "deploy-secrets",

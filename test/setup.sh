@@ -24,7 +24,7 @@ main() {
   build
   provide_task
   provide_nix
-  [[ -n ${LOLLYPOPS_NO_HOSTS-} ]] || [[ -e ${TESTHOSTS_CACHE:-/var/cache/testhosts}/trixie/.complete ]] ||
+  [[ -n ${LOLLYPOPS_NO_HOSTS-} ]] || [[ -e ${TESTHOSTS_CACHE:-/var/cache/testhosts}/${TESTHOSTS_SUITE:-trixie}/.complete ]] ||
     stage 'the base image of the test hosts' test/testhosts image
   exec 7>&- # the lock
   [[ -n ${LOLLYPOPS_NO_HOSTS-} ]] || choose_hosts

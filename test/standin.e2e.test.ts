@@ -2,8 +2,22 @@
  * The stand-in for NixOS fails as the real one does: each row was first seen on the real switch-to-configuration, and what
  * the tests of deployments prove is worth as much as these.
  */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
-import { buildSystem, type Fleet, fleet, type HostSettings, markNixos, run, ssh, sshConfig, trySsh } from "./hosts.ts";
+import {
+  buildSystem,
+  type Fleet,
+  fleet,
+  type HostSettings,
+  markNixos,
+  mustRun,
+  root,
+  run,
+  ssh,
+  sshConfig,
+  trySsh,
+} from "./hosts.ts";
 
 const host = "pop1";
 const broken = "[Service]\nType=oneshot\nExecStart=/bin/false\n";
@@ -43,6 +57,20 @@ async function activate(top: string, action: string, environment = "") {
   );
   return { exitCode, output: stdout + stderr };
 }
+
+test("fixtures/fleet/hosts.json is what nix makes of the flake", async () => {
+  const pick = "builtins.mapAttrs (_: host: host.config.lollypops)";
+  const flags = ["--extra-experimental-features", "nix-command flakes"];
+  const { stdout } = await mustRun("nix", [
+    ...flags,
+    "eval",
+    "--json",
+    `${flake.dir}#nixosConfigurations`,
+    "--apply",
+    pick,
+  ]);
+  expect(JSON.parse(stdout)).toEqual(JSON.parse(readFileSync(join(root, "fixtures/fleet/hosts.json"), "utf8")));
+});
 
 describe("a freshly marked host", () => {
   test("runs and boots its first system", async () => {

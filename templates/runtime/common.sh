@@ -35,8 +35,9 @@ split() { # sets $quoted to the words of $2, split by shell quoting rules and ne
       [\'\"]) inside=$char begun=1; continue ;;
       \'\' | \"\") inside=''; continue ;;
       \\ | \"\\) # kept inside double quotes, unless what follows is special there
+        [ -n "$left" ] || { inside=unfinished; break; }
         next=${left#?}; char=${left%"$next"} left=$next
-        case $inside$char in '' | \") inside=unfinished; break ;; \"[\"\$\`] | \"\\) ;; \"*) piece=$piece\\ ;; esac ;;
+        case $inside$char in \"[\"\$\`] | \"\\) ;; \"?*) piece=$piece\\ ;; esac ;;
       [[:space:]]) [ -z "$begun" ] || { quote "$piece"; list="$list $quoted"; }; piece='' begun=''; continue ;;
     esac
     piece=$piece$char begun=1
@@ -93,7 +94,7 @@ changed() { in_run && : >"$run/changed.$host"; say "$step: $*"; }
 done_step() { mark ok ''; exit 0; }
 fail() { # OUTCOME WORDS
   outcome=$1; shift
-  [ -z "$signal" ] || { outcome=interrupted; set -- "by SIG$signal; $*"; }
+  [ -z "$signal" ] || { outcome=interrupted; set -- "by SIG$signal${*:+; $*}"; }
   mark "$outcome" "$*"
   printf '%s\n' "$host: $step $outcome: $*" >&2
   case $outcome in failed) exit 1 ;; unreachable) exit 4 ;; interrupted) exit 130 ;; *) exit 5 ;; esac

@@ -63,7 +63,7 @@ EOF
 payload() { :; }
 hear() { # prints what is for the user; at the end tells what it heard for us, in four lines
   trap '' INT   # ends when the other side does, not before it has told why
-  at='' outcome='' why='' last='' blank=''
+  at='' status='' outcome='' why='' last='' blank=''
   while IFS= read -r line; do
     case $line in
       "$mark at "*) at=${line#"$mark at "} ;;

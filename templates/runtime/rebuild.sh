@@ -40,6 +40,7 @@ build_here() { # sets $new, and copies it to the target
   if [ -n "$dry" ]; then show_copy "$new" "${sudo:+$sudo nix-store}"; else copy_to_target "$new" "${sudo:+$sudo nix-store}"; fi
 }
 follow() { # after a lost connection: the unit goes on there, and so do we, from the line where it was cut
+  [ -z "$signal" ] || [ "$outcome" != started ] || { outcome=failed why="the activation goes on there by itself"; }
   tries=0
   while [ "$outcome" = started ] && [ $tries -lt 60 ] && [ -z "$signal" ]; do
     tries=$((tries + 1)); lost=$at
