@@ -8,7 +8,7 @@ import { benchHosts } from "./hosts.ts";
 import { type Command, measure, measurePair, type Pair, peakMemory } from "./measure.ts";
 import { upstreamShape } from "./upstream.ts";
 
-const rounds = 9;
+const rounds = 7;
 const cli = resolve("dist/cli.js");
 const scratch = mkdtempSync(join(tmpdir(), "lollypops-bench-"));
 

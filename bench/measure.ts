@@ -1,6 +1,6 @@
 // How long a command takes and how much memory: pairs of runs one after the other, so that a busy machine slows both.
 import { spawn, spawnSync } from "node:child_process";
-import { openSync, readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 
 export type Command = { readonly argv: readonly [string, ...string[]]; readonly cwd: string; readonly output?: string };
 
@@ -29,13 +29,15 @@ export function measure(command: Command, rounds: number): number {
 }
 
 function seconds({ argv: [program, ...args], cwd, output }: Command): number {
+  const target = openSync(output ?? "/dev/null", "w");
   const since = process.hrtime.bigint();
   const { status, error, stderr } = spawnSync(program, args, {
     cwd,
-    stdio: ["ignore", output === undefined ? "ignore" : openSync(output, "w"), "pipe"],
+    stdio: ["ignore", target, "pipe"],
     maxBuffer: 1 << 28,
   });
   const took = Number(process.hrtime.bigint() - since) / 1e9;
+  closeSync(target);
   if (status !== 0) throw new Error(`${program} ${args.join(" ")}: ${error?.message ?? stderr.toString().slice(-400)}`);
   return took;
 }

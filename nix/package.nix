@@ -12,8 +12,12 @@
   npmRegistry ? builtins.head (builtins.split "/pnpm/-/" (pnpm.src.url or (builtins.head pnpm.src.urls))),
 }:
 let
-  package = lib.importJSON ../package.json;
+  # To build takes the compiler; the rest of the development packages stays out.
+  needed = name: lib.elem name [ "typescript" "@types/node" "undici-types" ] || lib.hasPrefix "@typescript/" name;
+  trimmed = set: set // { devDependencies = lib.filterAttrs (name: _: needed name) set.devDependencies; };
+  package = trimmed (lib.importJSON ../package.json);
   lock = lib.importJSON ../package-lock.json;
+  kept = location: module: !(module.dev or module.devOptional or false) || needed (nameOf location);
 
   # "node_modules/a/node_modules/@scope/name" is the package "@scope/name".
   nameOf = location: lib.last (lib.splitString "node_modules/" location);
@@ -47,8 +51,11 @@ buildNpmPackage {
 
   npmDeps = importNpmLock {
     npmRoot = ../.;
+    inherit package;
     packageLock = lock // {
-      packages = lib.mapAttrs addressed lock.packages;
+      packages = lib.mapAttrs addressed (
+        lib.filterAttrs kept lock.packages // { "" = trimmed lock.packages.""; }
+      );
     };
   };
   inherit (importNpmLock) npmConfigHook;

@@ -41,7 +41,7 @@ async function main(): Promise<void> {
     if (error.code !== "EPIPE") throw error;
   });
   try {
-    program.parse(process.argv, { run: false });
+    program.parse([...process.argv.slice(0, 2), ...marked(process.argv.slice(2))], { run: false });
     if (program.options["version"]) process.stdout.write(`${version()}\n`);
     else if (!program.options["help"]) await program.runMatchedCommand();
   } catch (error) {
@@ -99,11 +99,30 @@ function toRequest(selectors: readonly string[], flags: Flags): Request {
 
 function one(flags: Flags, name: string, otherwise: string): string {
   const values = list(flags[name]);
-  if (values.length > 1) throw usageError(`--${name} stands twice`);
+  if (values.length > 1) throw usageError(`--${name} may stand only once`);
   return values[0] ?? otherwise;
 }
 
-const list = (value: unknown): string[] => (value === undefined ? [] : [value].flat().map(String));
+const list = (value: unknown): string[] =>
+  value === undefined ? [] : [value].flat().map((one) => String(one).replace(/^=/, ""));
+
+/** The command line library takes `-` for a flag and `1e3` for a number: each value gets a mark, which `list` takes off. */
+function marked(args: readonly string[]): string[] {
+  const flags = [...print.options, ...run.options].filter(({ required }) => required).flatMap(({ names }) => names);
+  const takesValue = (arg = "") => flags.some((name) => arg === `--${kebab(name)}` || arg === `-${name}`);
+  const ends = args.indexOf("--");
+  const own = ends === -1 ? args : args.slice(0, ends);
+  const mark = (arg: string, index: number): string[] => {
+    if (takesValue(own[index - 1]) && isValue(arg)) return [];
+    const next = own[index + 1];
+    if (takesValue(arg) && next !== undefined && isValue(next)) return [`${arg}==${next}`];
+    return [takesValue(arg.replace(/=.*/s, "")) ? arg.replace("=", "==") : arg];
+  };
+  return [...own.flatMap(mark), ...args.slice(own.length)];
+}
+
+const isValue = (arg: string) => arg === "-" || !arg.startsWith("-");
+const kebab = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
 function named(flag: string, pair: string): [string, string] {
   const at = pair.indexOf("=");
@@ -126,11 +145,12 @@ function world(flags: Flags): World {
 }
 
 function report(error: unknown): void {
-  const known = isUsage(error) ? usageError(error.message, { hint: "lollypops-gen --help lists the options" }) : error;
+  const hint = "lollypops-gen --help lists the options";
+  const known = isUsage(error) ? usageError(error.message.replace(/^U/, "u"), { hint }) : error;
   process.exitCode = known instanceof AppError ? known.exitCode : 1;
   if (known instanceof AppError) {
-    const hint = known.hint === undefined ? "" : `hint: ${known.hint}\n`;
-    process.stderr.write(`error: ${known.message}\n${hint}${emptied()}`);
+    const next = known.hint === undefined ? "" : `hint: ${known.hint}\n`;
+    process.stderr.write(`error: ${known.message}\n${next}${emptied()}`);
   } else {
     process.stderr.write(`${(error as Error)?.stack ?? error}\nThis is a bug of lollypops-gen; please report it.\n`);
   }

@@ -71,10 +71,10 @@ const skippedHint = (skipped: readonly string[]) =>
   skipped.length > 0 ? ` that imports the lollypops module (${skipped.length} without it)` : "";
 
 function refuseFailures({ failures }: Input): void {
-  const all = Object.entries(failures).map(([name, message]) => `${name}: ${message}`);
+  const all = Object.entries(failures).map(([name, message]) => `  - ${name}: ${message.replaceAll("\n", "\n    ")}`);
   if (all.length === 0) return;
   const hint = "--keep-going generates the others";
-  throw nixError(`${all.length} of the hosts ${all.length === 1 ? "does" : "do"} not evaluate\n${all.join("\n\n")}`, {
+  throw nixError(`${all.length === 1 ? "a host does" : `${all.length} hosts do`} not evaluate:\n${all.join("\n")}`, {
     hint,
   });
 }

@@ -33,20 +33,28 @@ export type Host = {
   readonly error?: string;
 };
 
+/** Whether a path leads where it says. */
+export function isStraight(path: string): boolean {
+  return !/\/\.{0,2}(?:\/|$)/.test(path);
+}
+
 /** Where a `user@host` is used: nothing that ssh reads as an option, or a store URI as a parameter. */
 const destination = (what: string) =>
   z.string().regex(/^(?:[A-Za-z0-9_][A-Za-z0-9_.:%-]*|\[[0-9A-Fa-f:.%]*:[0-9A-Fa-f:.%]*\])$/, `is not a ${what}`);
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are meant
-const plain = z.string().regex(/^[^\u0000-\u001f\u007f]+$/, "must be text without control characters");
+const plain = z
+  .string()
+  .regex(/^[^\u0000-\u001f\u007f]+$/, { error: "must be text without control characters", abort: true });
 const text = z.string().refine((value) => !value.includes("\0"), "holds a NUL");
+const filled = text.min(1, "must not be empty");
 const absolute = plain
-  .regex(/^\/.*[^/]$/, "must be an absolute path that does not end in /")
-  .refine((path) => !/\/\.{0,2}(?:\/|$)/.test(path), "must not hold //, /./ or /../");
+  .regex(/^\/.*[^/]$/, { error: "must be an absolute path that does not end in /", abort: true })
+  .refine(isStraight, "must not hold //, /./ or /../");
 const groupName = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_-]*$/, "is not a group name ([A-Za-z0-9_-]+)");
 const account = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$/, "is not the name of a user or group");
 
 const sshSchema = z.strictObject({
-  command: text.min(1).default("ssh"),
+  command: filled.default("ssh"),
   opts: z.array(text).default([]),
   host: destination("host name or address").optional(),
   user: destination("user name").nullable().default(null),
@@ -62,7 +70,7 @@ const deploymentSchema = z.strictObject({
   sudo: z
     .strictObject({
       enable: z.boolean().default(false),
-      command: text.min(1).default("sudo"),
+      command: filled.default("sudo"),
       opts: z.array(text).default([]),
     })
     .prefault({}),
@@ -71,7 +79,7 @@ const deploymentSchema = z.strictObject({
 const secretSchema = z.strictObject({
   name: plain.optional(),
   "vault-name": text.optional(),
-  cmd: text.min(1).optional(),
+  cmd: filled.optional(),
   path: absolute.refine((path) => !path.startsWith("/nix/store/"), "is in the store, which anyone can read").optional(),
   mode: z
     .string()
@@ -81,7 +89,7 @@ const secretSchema = z.strictObject({
   "group-name": account.nullable().default(null),
 });
 const secretsSchema = z.strictObject({
-  "default-cmd": text.min(1).default("pass"),
+  "default-cmd": filled.default("pass"),
   "cmd-name-prefix": text.default(""),
   "default-dir": absolute.optional(),
   "default-user": z.unknown().optional(),
@@ -104,7 +112,11 @@ type HostInput = z.output<typeof hostSchema>;
 /** Turns the options of one host, as nix printed them, into a Host; or tells all that is wrong with them. */
 export function parseHost(name: string, value: unknown): { host?: Host; problems: string[] } {
   const parsed = hostSchema.safeParse(value);
-  if (!parsed.success) return { problems: parsed.error.issues.flatMap((issue) => sentences(name, issue, value)) };
+  if (!parsed.success) {
+    const extra = z.object({ extraTasks: z.record(z.string(), z.unknown()) }).safeParse(value).data?.extraTasks ?? {};
+    const problems = parsed.error.issues.flatMap((issue) => sentences(name, issue, value));
+    return { problems: [...problems, ...ownTasks(name, extra).problems] };
+  }
   const input = parsed.data;
   const tasks = ownTasks(name, input.extraTasks);
   const problems = [...input.problems.map((problem) => `${name}: ${problem}`), ...tasks.problems];
@@ -126,10 +138,17 @@ function ownTasks(host: string, extraTasks: HostInput["extraTasks"]) {
   for (const name of Object.keys(extraTasks).sort()) {
     const parsed = parseExtraTask(host, name, extraTasks[name]);
     const renamed = localNames(host, name, parsed.task, names);
-    problems.push(...parsed.problems, ...renamed.problems);
+    problems.push(...taskName(host, name), ...parsed.problems, ...renamed.problems);
     tasks[name] = renamed.task;
   }
   return { tasks, problems };
+}
+
+function taskName(host: string, name: string): string[] {
+  if (name === "hosts") return [`${host}: extraTasks.hosts: this name is taken by the tasks of groups`];
+  if (/^[A-Za-z0-9_][A-Za-z0-9_-]*$/.test(name)) return [];
+  const rule = "a task's name is made of A-Z a-z 0-9 _ - and begins with a letter, digit or _";
+  return [`${host}: extraTasks.${JSON.stringify(name)}: ${rule}`];
 }
 
 function toHost(name: string, input: HostInput, extraTasks: Host["extraTasks"]): Host {
@@ -181,18 +200,35 @@ function withoutLogin(opts: readonly string[], user: string | null): string[] {
 }
 
 function sentences(name: string, issue: z.core.$ZodIssue, value: unknown): string[] {
-  const option = ["lollypops", ...issue.path].join(".");
+  const option = optionName(issue.path);
   if (issue.code === "unrecognized_keys") {
     const known = knownKeys(issue.path.map(String));
     return issue.keys.map((key) => `${name}: there is no option ${option}.${key}${didYouMean(key, known)}`);
   }
+  if (issue.code === "invalid_key") return issue.issues.map(({ message }) => `${name}: the name ${option} ${message}`);
   const found = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], value);
   const shown = found === undefined ? "nothing" : JSON.stringify(found).slice(0, 80);
-  if (issue.code === "invalid_type") return [`${name}: ${option} must be ${article(issue.expected)}, not ${shown}`];
-  return [`${name}: ${option} ${issue.message.replace(/^Invalid/, "is an invalid")}: ${shown}`];
+  if (issue.code === "invalid_type") return [`${name}: ${option} must be ${kinds[issue.expected]}, not ${shown}`];
+  if (issue.code === "invalid_value") return [`${name}: ${option} must be ${issue.values.join(" or ")}, not ${shown}`];
+  return [`${name}: ${option} ${issue.message}: ${shown}`];
 }
 
-const article = (type: string) => (/^[aeiou]/.test(type) ? `an ${type}` : type === "record" ? "a set" : `a ${type}`);
+const kinds: Record<string, string> = {
+  array: "a list",
+  boolean: "true or false",
+  object: "a set",
+  record: "a set",
+  string: "a string",
+};
+
+/** As Nix writes it, with the place in a list in brackets. */
+function optionName(path: readonly PropertyKey[]): string {
+  const parts = path.map((key) => {
+    if (typeof key === "number") return `[${key}]`;
+    return `.${/^[A-Za-z_][\w'-]*$/.test(String(key)) ? String(key) : JSON.stringify(key)}`;
+  });
+  return `lollypops${parts.join("")}`;
+}
 
 /** The option names of the level where a wrong one stands. */
 function knownKeys(path: readonly string[]): string[] {

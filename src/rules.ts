@@ -1,5 +1,5 @@
 // Rules that no single option can tell: names that would mean two things, and steps that nobody defines.
-import { brokenHost, commonSteps, type Host, parseHost } from "./hosts.ts";
+import { brokenHost, commonSteps, type Host, isStraight, parseHost } from "./hosts.ts";
 import { didYouMean } from "./nearest.ts";
 
 /** What was read: the options of each host, and nix's message for each that could not be evaluated. */
@@ -30,7 +30,12 @@ function checkName(name: string): string[] {
 }
 
 function checkAll(hosts: readonly Host[]): string[] {
-  return [...hosts.flatMap(checkSteps), ...hosts.flatMap(checkPaths), ...checkGroups(hosts)];
+  return [
+    ...hosts.flatMap(checkAddress),
+    ...hosts.flatMap(checkSteps),
+    ...hosts.flatMap(checkPaths),
+    ...checkGroups(hosts),
+  ];
 }
 
 function checkGroups(hosts: readonly Host[]): string[] {
@@ -46,25 +51,24 @@ function checkGroups(hosts: readonly Host[]): string[] {
 }
 
 function checkSteps(host: Host): string[] {
-  const own = Object.keys(host.extraTasks);
-  const names = own.flatMap((name) => {
-    if (name === "hosts") return [`${host.name}: extraTasks.hosts: this name is taken by the tasks of groups`];
-    if (/^[A-Za-z0-9_][A-Za-z0-9_-]*$/.test(name)) return [];
-    return [
-      `${host.name}: extraTasks.${name}: a task's name is made of A-Z a-z 0-9 _ - and begins with a letter, digit or _`,
-    ];
-  });
-  const known = [...commonSteps, ...own];
+  const known = [...commonSteps, ...Object.keys(host.extraTasks)];
   const unknown = host.tasks.filter((task) => !known.includes(task));
-  return [
-    ...names,
-    ...unknown.map((task) => `${host.name}: lollypops.tasks names ${task}, which is no step${didYouMean(task, known)}`),
-  ];
+  return unknown.map(
+    (task) => `${host.name}: lollypops.tasks names ${task}, which is no step${didYouMean(task, known)}`,
+  );
+}
+
+/** Without an option the name is the address, and `@` would make a user of it. */
+function checkAddress(host: Host): string[] {
+  if (!host.address.includes("@")) return [];
+  return [`${host.name}: this name is no address; set lollypops.deployment.ssh.host`];
 }
 
 function checkPaths(host: Host): string[] {
   const paths = host.secrets.map(({ path }) => path);
   return host.secrets.flatMap(({ name, path }, index) => {
+    // A name is the end of the path where none is set.
+    if (!isStraight(path)) return [`${host.name}: the secret ${name} has no place of its own: ${path}; set its path`];
     const first = paths.indexOf(path);
     return first === index
       ? []

@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
 import fastGlob from "fast-glob";
 import { configProblems, usageError } from "./errors.ts";
+import { word } from "./quote.ts";
 
 /** The options of each host in all the files, which `-` and globs may name. Throws usageError, or configError with all problems. */
 export async function readSaved(
@@ -41,7 +42,7 @@ async function read(file: string): Promise<string> {
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
     const why = { ENOENT: "there is no such file", EISDIR: "is a directory", EACCES: "may not be read" }[code ?? ""];
-    throw usageError(`--from ${file}: ${why ?? (cause as Error).message}`, { cause });
+    throw usageError(`--from ${word(file)}: ${why ?? (cause as Error).message}`, { cause });
   }
 }
 
@@ -55,7 +56,11 @@ function parse(content: string, file: string): Parsed {
     value = JSON.parse(content);
   } catch (error) {
     const half = /Unexpected end|Unterminated/.test((error as Error).message);
-    return wrong(half ? "is cut off in the middle of its JSON; did the command that wrote it fail?" : "is not JSON");
+    return wrong(
+      half
+        ? "is cut off in the middle of its JSON; did the command that wrote it fail?"
+        : "is not JSON, as `lollypops-gen eval` prints it",
+    );
   }
   if (!isSet(value)) return wrong("must be a JSON object of hosts, as `lollypops-gen eval` prints it");
   if ("hosts" in value && "schema" in value) return manifest(value, wrong);

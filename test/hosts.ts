@@ -44,7 +44,7 @@ const state = set === "0" ? "/run/testhosts" : `/run/testhosts-${set}`;
 export const sshConfig = join(state, "ssh_config");
 
 /** The hosts that are up, and what `fixtures/fleet` calls them. */
-const fleetHosts = { pop1: "web1", pop2: "web2", pop3: "db1" } as const;
+export const fleetHosts = { pop1: "web1", pop2: "web2", pop3: "db1" } as const;
 
 /** Throws when a program is not on PATH. */
 async function requireTool(name: string): Promise<void> {

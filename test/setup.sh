@@ -97,11 +97,7 @@ npm_packages() { # npm writes the inner lock last, so it stands for a whole inst
   stage 'npm packages' install_npm
 }
 
-# `npm ci` refuses a lock that was written where the registry lacks other platforms' optional packages.
-install_npm() {
-  local options=(--include=dev --ignore-scripts --no-audit --no-fund)
-  npm ci "${options[@]}" || npm install --no-save "${options[@]}"
-}
+install_npm() { npm ci --include=dev --ignore-scripts --no-audit --no-fund; }
 
 build() {
   [[ ! -e dist/cli.js || -n $(find src tsconfig.build.json -newer dist/cli.js -print) ]] || return 0
