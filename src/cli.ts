@@ -52,7 +52,7 @@ async function main(): Promise<void> {
 async function printTaskfile(selectors: string[], flags: Flags): Promise<void> {
   const request = toRequest(selectors, flags);
   refuseTaskArgs(flags);
-  const output = flags["output"] === undefined ? undefined : String(flags["output"]);
+  const [output] = list(flags["output"]);
   if (flags["force"] && output === undefined) throw usageError("--force goes with --output");
   const text = await generate(request, world(flags));
   if (flags["check"]) await checkFile(output ?? "Taskfile.yml", text);
@@ -112,13 +112,11 @@ function marked(args: readonly string[]): string[] {
   const takesValue = (arg = "") => flags.some((name) => arg === `--${kebab(name)}` || arg === `-${name}`);
   const ends = args.indexOf("--");
   const own = ends === -1 ? args : args.slice(0, ends);
-  const mark = (arg: string, index: number): string[] => {
-    if (takesValue(own[index - 1]) && isValue(arg)) return [];
-    const next = own[index + 1];
-    if (takesValue(arg) && next !== undefined && isValue(next)) return [`${arg}==${next}`];
-    return [takesValue(arg.replace(/=.*/s, "")) ? arg.replace("=", "==") : arg];
+  const mark = (arg: string, index: number) => {
+    if (takesValue(own[index - 1]) && isValue(arg)) return `=${arg}`;
+    return takesValue(arg.replace(/=.*/s, "")) ? arg.replace("=", "==") : arg;
   };
-  return [...own.flatMap(mark), ...args.slice(own.length)];
+  return [...own.map(mark), ...args.slice(own.length)];
 }
 
 const isValue = (arg: string) => arg === "-" || !arg.startsWith("-");

@@ -42,13 +42,12 @@ export function isStraight(path: string): boolean {
 const destination = (what: string) =>
   z.string().regex(/^(?:[A-Za-z0-9_][A-Za-z0-9_.:%-]*|\[[0-9A-Fa-f:.%]*:[0-9A-Fa-f:.%]*\])$/, `is not a ${what}`);
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are meant
-const plain = z
-  .string()
-  .regex(/^[^\u0000-\u001f\u007f]+$/, { error: "must be text without control characters", abort: true });
+const controlFree = /^[^\u0000-\u001f\u007f]+$/;
+const plain = z.string().regex(controlFree, { error: "must be text without control characters", abort: true });
 const text = z.string().refine((value) => !value.includes("\0"), "holds a NUL");
 const filled = text.min(1, "must not be empty");
 const absolute = plain
-  .regex(/^\/.*[^/]$/, { error: "must be an absolute path that does not end in /", abort: true })
+  .regex(/^\/.*[^/]$/s, { error: "must be an absolute path that does not end in /", abort: true })
   .refine(isStraight, "must not hold //, /./ or /../");
 const groupName = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_-]*$/, "is not a group name ([A-Za-z0-9_-]+)");
 const account = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$/, "is not the name of a user or group");

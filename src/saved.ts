@@ -30,7 +30,7 @@ export async function readSaved(
 }
 
 async function expand(pattern: string): Promise<string[]> {
-  if (pattern === "-" || existsSync(pattern) || !fastGlob.isDynamicPattern(pattern)) return [pattern];
+  if (["", "-"].includes(pattern) || existsSync(pattern) || !fastGlob.isDynamicPattern(pattern)) return [pattern];
   const files = await fastGlob(pattern);
   if (files.length === 0) throw usageError(`--from ${pattern}: no file matches`);
   return files.sort();

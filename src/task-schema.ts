@@ -200,7 +200,11 @@ const taskMap = map("on a task", {
   failfast: flag.optional(),
   deps: z.array(dependency).optional(),
   cmds: z.array(command).optional(),
-  cmd: command.optional(),
+  cmd: z
+    .unknown()
+    .refine((value) => !Array.isArray(value), { error: "must be one command; a list is `cmds`", abort: true })
+    .pipe(command)
+    .optional(),
 })
   .refine((value) => !(has(value, "cmd") && has(value, "cmds")), "has both `cmd` and `cmds`; go-task takes one of them")
   .transform(({ cmd, ...rest }) => (cmd === undefined ? rest : { ...rest, cmds: [cmd] }));

@@ -123,6 +123,7 @@ test.each(cases.filter((name) => !existsSync(join(folder(name), "failures.json")
         {
           stdin: Readable.from([JSON.stringify(value)]),
           watch: { command: () => undefined, progress: () => undefined },
+          detail: () => undefined,
           warn: () => undefined,
         },
       );

@@ -2,9 +2,9 @@
  * What users get wrong: each folder of fixtures/invalid/ is a directory where the built program runs with the arguments of
  * case.json, and stderr.txt is all it says. `npm run golden` is the only way to change these files.
  */
+import { spawnSync } from "node:child_process";
 import { closeSync, cpSync, openSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { execa } from "execa";
 import { expect, test } from "vitest";
 import { cli, root, temporaryDirectory } from "./hosts.ts";
 import { oldTask } from "./old-task.ts";
@@ -36,11 +36,15 @@ async function runCase({ args, stdin, stdout, path }: Case, cwd: string) {
   const env = await pathOf(path, cwd);
   if (stdout === undefined)
     return cli(args, { cwd, env, input: stdin === undefined ? "" : readFileSync(join(cwd, stdin), "utf8") });
-  const file = openSync(join(cwd, stdout), "w");
-  const program = [join(root, "dist/cli.js"), ...args];
-  const result = await execa(process.execPath, program, { cwd, env, stdin: "ignore", stdout: file, reject: false });
-  closeSync(file);
-  return { exitCode: result.exitCode, stdout: readFileSync(join(cwd, stdout), "utf8"), stderr: `${result.stderr}\n` };
+  const stdio = ["ignore", openSync(join(cwd, stdout), "w"), "pipe"] as const;
+  const { status, stderr } = spawnSync(process.execPath, [join(root, "dist/cli.js"), ...args], {
+    cwd,
+    env: { ...process.env, ...env },
+    stdio: [...stdio],
+    encoding: "utf8",
+  });
+  closeSync(stdio[1]);
+  return { exitCode: status, stdout: readFileSync(join(cwd, stdout), "utf8"), stderr };
 }
 
 /** What differs from one machine, or one runtime, to the next. */

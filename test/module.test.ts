@@ -301,8 +301,10 @@ describe(`the flake${withLib}`, { skip: !lib }, () => {
         expect.stringMatching(/^https:\/\/[^ ]+\/-\/[^/ ]+-\d[^/ ]*\.tgz$/),
         expect.stringMatching(/^sha512-/),
       ]);
-    expect(new URL(packages["node_modules/@biomejs/biome"]?.resolved ?? "").pathname).toMatch(
-      /^\/@biomejs\/biome\/-\/biome-\d+\.\d+\.\d+\.tgz$/,
+    expect(packages["node_modules/@types/node"]?.resolved).toMatch(
+      /^https:\/\/packages\.example\.org\/@types\/node\/-\/node-\d+\.\d+\.\d+\.tgz$/,
     );
+    expect(Object.keys(packages)).toContain("node_modules/typescript");
+    expect(Object.keys(packages)).not.toContain("node_modules/vitest");
   });
 });

@@ -102,11 +102,11 @@ describe("included by a user's own Taskfile", () => {
     writeFileSync(join(cwd, "sub/fleet.yml"), await taskfile(made));
     writeFileSync(join(cwd, "other.yml"), await taskfile(made, true));
     const includes = (more: string) =>
-      `version: "3"\nincludes:\n  fleet: ./sub/fleet.yml\n${more}tasks:\n  own: echo mine\n`;
+      `version: "3.51.1"\nincludes:\n  fleet: ./sub/fleet.yml\n${more}tasks:\n  own: echo mine\n`;
     writeFileSync(join(cwd, "Taskfile.yml"), includes("  other: ./other.yml\n"));
     writeFileSync(
       join(cwd, "flat.yml"),
-      'version: "3"\nincludes:\n  fleet:\n    taskfile: ./sub/fleet.yml\n    flatten: true\n    excludes: [default]\ntasks:\n  default: echo mine\n',
+      'version: "3.51.1"\nincludes:\n  fleet:\n    taskfile: ./sub/fleet.yml\n    flatten: true\n    excludes: [default]\ntasks:\n  default: echo mine\n',
     );
   });
 
@@ -242,7 +242,7 @@ describe("hostile secrets through real ssh and a remote sh", () => {
     [4, "/usr/local/bin/ash", {}],
   ])("100 of them stay what they are (sample %i, login shell %s)", async (seed, loginShell, deployment) => {
     if (loginShell.endsWith("ash") && loginShell.startsWith("/usr")) await installBusybox(loginShell);
-    await ssh("pop1", `chsh -s ${loginShell} root`);
+    await ssh("pop1", `usermod -s ${loginShell} root`);
     try {
       await clearBase();
       const secrets = sample(100, seed);
@@ -253,7 +253,7 @@ describe("hostile secrets through real ssh and a remote sh", () => {
       expect(readdirSync(cwd).sort()).toEqual(["Taskfile.yml", "it's $(contents)"]);
       expect(await leftovers()).toBe("");
     } finally {
-      await ssh("pop1", "chsh -s /bin/bash root");
+      await ssh("pop1", "usermod -s /bin/bash root");
     }
   });
 

@@ -18,6 +18,7 @@ let
     gitMinimal = "/git";
     go-task = "/go-task";
     openssh = "/openssh";
+    pnpm.src.url = "https://packages.example.org/pnpm/-/pnpm-10.0.0.tgz";
     callPackage = lib.callPackageWith stub;
   };
   outputs = (import (root + "/flake.nix")).outputs {
