@@ -10,7 +10,6 @@ let
     "deploy-flake"
     "deploy-secrets"
     "rebuild"
-    "without-secrets"
   ];
 
   known = builtin ++ lib.attrNames cfg.extraTasks;
@@ -19,6 +18,9 @@ let
     "lollypops.tasks names \"${task}\", which is neither a built-in task"
     + " (${lib.concatStringsSep ", " builtin}) nor one of lollypops.extraTasks."
   ) (lib.subtractLists known (lib.unique cfg.tasks));
+  twice = map (task: "lollypops.tasks names \"${task}\" twice.") (
+    lib.filter (task: lib.count (other: other == task) cfg.tasks > 1) (lib.unique cfg.tasks)
+  );
 
   places =
     option: files: lib.mapAttrsToList (name: file: { ${file.path} = "${option}.secrets.files.${name}"; }) files;
@@ -37,4 +39,4 @@ let
   noHost = lib.optional (cfg.deployment.ssh.host == "")
     "lollypops.deployment.ssh.host is empty; set it, or networking.hostName.";
 in
-noHost ++ unknownTasks ++ duplicatePaths
+noHost ++ unknownTasks ++ twice ++ duplicatePaths

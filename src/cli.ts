@@ -5,7 +5,7 @@ import { cac } from "cac";
 import { AppError, usageError } from "./errors.ts";
 import { evaluated, generate, type Request, type World } from "./generate.ts";
 import { checkFile, writeIfChanged } from "./output.ts";
-import { findTask, runTask } from "./run.ts";
+import { findTask, fromHere, runTask } from "./run.ts";
 
 type Flags = Readonly<Record<string, unknown>>;
 
@@ -68,7 +68,9 @@ async function printEvaluation(selectors: string[], flags: Flags): Promise<void>
 async function runCommand([stray]: string[], flags: Flags): Promise<void> {
   if (stray !== undefined) throw usageError(`run: what go-task is to do goes after --, as in: run -- ${stray}`);
   const task = await findTask();
-  const text = await generate({ ...toRequest([], flags), keepGoing: true }, world(flags));
+  const request = toRequest([], flags);
+  const flake = { ...request.flake, reference: fromHere(request.flake.reference) };
+  const text = await generate({ ...request, flake, keepGoing: true }, world(flags));
   process.exitCode = await runTask(task, text, flags["--"] as string[]);
 }
 
@@ -177,7 +179,8 @@ function help(sections: { title?: string; body: string }[]): { title?: string; b
     "  a host, a glob ('web*'), a group (@web), or one of these negated ('!web3'); none means all hosts";
   const codes =
     "  0 done · 1 a bug · 2 wrong usage · 3 nix or go-task is missing or failed · 4 the configuration is wrong\n  5 --check found a difference · run: go-task's own, 130 or 143 after a signal";
-  return [...sections.slice(1), { title: "Selectors", body: selectors }, { title: "Exit codes", body: codes }];
+  const all = [...sections.slice(1), { title: "Selectors", body: selectors }, { title: "Exit codes", body: codes }];
+  return all.map((section) => ({ ...section, body: section.body.replaceAll(/ +$/gm, "") }));
 }
 
 await main();

@@ -49,6 +49,7 @@ const filled = text.min(1, "must not be empty");
 const absolute = plain
   .regex(/^\/.*[^/]$/s, { error: "must be an absolute path that does not end in /", abort: true })
   .refine(isStraight, "must not hold //, /./ or /../");
+const hidden = absolute.refine((path) => !/^\/nix\/store(\/|$)/.test(path), "is in the store, which anyone can read");
 const groupName = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_-]*$/, "is not a group name ([A-Za-z0-9_-]+)");
 const account = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$/, "is not the name of a user or group");
 
@@ -79,7 +80,7 @@ const secretSchema = z.strictObject({
   name: plain.optional(),
   "vault-name": text.optional(),
   cmd: filled.optional(),
-  path: absolute.refine((path) => !path.startsWith("/nix/store/"), "is in the store, which anyone can read").optional(),
+  path: hidden.optional(),
   mode: z
     .string()
     .regex(/^0?[0-7]{3,4}$/, "is not an octal mode such as 0400")
@@ -90,7 +91,7 @@ const secretSchema = z.strictObject({
 const secretsSchema = z.strictObject({
   "default-cmd": filled.default("pass"),
   "cmd-name-prefix": text.default(""),
-  "default-dir": absolute.optional(),
+  "default-dir": hidden.optional(),
   "default-user": z.unknown().optional(),
   files: z.record(plain, secretSchema).default({}),
 });

@@ -1,22 +1,24 @@
 // A user's extra task as it stands in the Taskfile: their own words, with what upstream's tasks could rely on.
 import type { TaskBody } from "./extra-tasks.ts";
 import type { Host } from "./hosts.ts";
-import { flakeSource, template, word, wordWithEnvironment } from "./quote.ts";
-import { type Context, realiseCall, sourceVariable } from "./steps.ts";
+import { flakeSource, template, wordWithEnvironment } from "./quote.ts";
+import { type Context, readyCall, sourceVariable } from "./steps.ts";
 
-/** Adds to a task the variables that it mentions, what it needs from the store, and a word at its end for the report. */
-export function ownTask(host: Host, name: string, body: TaskBody, context: Context): Readonly<Record<string, unknown>> {
-  const { cmds = [], vars, dir, ...rest } = body;
-  const needs = realiseCall(host, [JSON.stringify(body)], context);
-  const done = `${context.launcher} done --host ${word(host.name)} --step ${word(name)}`;
-  const variables = { ...mentioned(JSON.stringify(body), remoteVariables(host, context)), ...vars };
+/** Adds to a task the variables that it mentions, and first a call that checks these and gets what it needs from the store. */
+export function ownTask(host: Host, body: TaskBody, context: Context): Readonly<Record<string, unknown>> {
+  const { cmds, vars, dir, ...rest } = body;
+  const text = JSON.stringify(body);
+  const ready = readyCall(host, text, /\.REMOTE_/.test(text), context);
+  const variables = { ...mentioned(text, remoteVariables(host, context)), ...vars };
   return {
     ...rest,
     prefix: rest.prefix ?? host.name,
     // Where task was called, as for every step; upstream's default is "."
     dir: dir === undefined || dir === "." ? "{{.USER_WORKING_DIR}}" : dir,
     ...(Object.keys(variables).length > 0 ? { vars: variables } : {}),
-    cmds: [...(needs === undefined ? [] : [{ cmd: needs, silent: true }]), ...cmds, { cmd: done, silent: true }],
+    ...(ready === undefined && cmds === undefined
+      ? {}
+      : { cmds: [...(ready ? [{ cmd: ready, silent: true }] : []), ...(cmds ?? [])] }),
   };
 }
 

@@ -1,6 +1,7 @@
 // Rules that no single option can tell: names that would mean two things, and steps that nobody defines.
-import { brokenHost, commonSteps, type Host, isStraight, parseHost } from "./hosts.ts";
+import { brokenHost, type Host, isStraight, parseHost } from "./hosts.ts";
 import { didYouMean } from "./nearest.ts";
+import { builtinSteps } from "./steps.ts";
 
 /** What was read: the options of each host, and nix's message for each that could not be evaluated. */
 export type Input = {
@@ -51,16 +52,17 @@ function checkGroups(hosts: readonly Host[]): string[] {
 }
 
 function checkSteps(host: Host): string[] {
-  const known = [...commonSteps, ...Object.keys(host.extraTasks)];
-  const unknown = host.tasks.filter((task) => !known.includes(task));
-  return unknown.map(
-    (task) => `${host.name}: lollypops.tasks names ${task}, which is no step${didYouMean(task, known)}`,
-  );
+  const known = [...builtinSteps, ...Object.keys(host.extraTasks)];
+  const names = `${host.name}: lollypops.tasks names`;
+  return [...new Set(host.tasks)].flatMap((task) => {
+    if (!known.includes(task)) return [`${names} ${task}, which is no step of a deployment${didYouMean(task, known)}`];
+    return host.tasks.indexOf(task) === host.tasks.lastIndexOf(task) ? [] : [`${names} ${task} twice`];
+  });
 }
 
 /** Without an option the name is the address, and `@` would make a user of it. */
 function checkAddress(host: Host): string[] {
-  if (!host.address.includes("@")) return [];
+  if (host.error !== undefined || !host.address.includes("@")) return [];
   return [`${host.name}: this name is no address; set lollypops.deployment.ssh.host`];
 }
 

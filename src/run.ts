@@ -1,7 +1,7 @@
 // `run`: generates, then hands over to the real go-task.
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { constants, tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { ExecaError, execa } from "execa";
 import { nixError } from "./errors.ts";
 
@@ -39,6 +39,12 @@ function isEnough(version: string): boolean {
   const numbers = version.split(".").map(Number);
   const index = oldest.findIndex((number, at) => numbers[at] !== number);
   return index === -1 || (numbers[index] ?? 0) > (oldest[index] ?? 0);
+}
+
+/** A flake's path made absolute: the Taskfile of `run` is elsewhere, and would be asked beside it. */
+export function fromHere(reference: string): string {
+  const [, path, rest = ""] = reference.match(/^(\.{1,2}(?:\/[^?#]*)?)(.*)$/s) ?? [];
+  return path === undefined ? reference : resolve(path) + rest;
 }
 
 /**

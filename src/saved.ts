@@ -15,14 +15,15 @@ export async function readSaved(
   const problems: string[] = [];
   const hosts: Record<string, unknown> = {};
   const from: Record<string, string> = {};
-  for (const file of [...new Set(files)]) {
-    const content = file === "-" ? await text(stdin) : await read(file);
-    const parsed = parse(content, file === "-" ? "standard input" : file);
+  for (const name of [...new Set(files)]) {
+    const content = name === "-" ? await text(stdin) : await read(name);
+    const file = name === "-" ? "standard input" : name;
+    const parsed = parse(content, file);
     problems.push(...parsed.problems);
-    for (const [name, value] of Object.entries(parsed.hosts)) {
-      if (name in from) problems.push(`${name}: stands in both ${from[name]} and ${file}`);
-      from[name] = file;
-      hosts[name] = value;
+    for (const [host, value] of Object.entries(parsed.hosts)) {
+      if (Object.hasOwn(from, host)) problems.push(`${host}: stands in both ${from[host]} and ${file}`);
+      from[host] = file;
+      hosts[host] = value;
     }
   }
   if (problems.length > 0) throw configProblems(problems);
@@ -63,7 +64,7 @@ function parse(content: string, file: string): Parsed {
     );
   }
   if (!isSet(value)) return wrong("must be a JSON object of hosts, as `lollypops-gen eval` prints it");
-  if ("hosts" in value && "schema" in value) return manifest(value, wrong);
+  if ("hosts" in value && "schema" in value && !isSet(value["schema"])) return manifest(value, wrong);
   if (isSet(value["deployment"]) || isSet(value["secrets"])) {
     return wrong('holds the options of one host; write {"NAME": {…}} around them');
   }

@@ -33,11 +33,19 @@ export function stepCall(step: BuiltinStep, host: Host, context: Context): strin
   }
 }
 
-/** The call that gets from the store what the commands in `texts` refer to, or nothing if they refer to nothing. */
-export function realiseCall(host: Host, texts: readonly string[], context: Context): string | undefined {
-  const needed = needs(texts, host.derivations);
-  if (needed.length === 0) return undefined;
-  return [context.launcher, "realise", "--host", word(host.name), ...needed].join(" ");
+/**
+ * The call that goes before a user's own commands: it gets from the store what `text` refers to, and checks the LP_…
+ * variables for those that use the connection. Nothing if there is nothing to do.
+ */
+export function readyCall(
+  host: Host,
+  text: string,
+  usesConnection: boolean,
+  { launcher }: Context,
+): string | undefined {
+  const flags = [...(usesConnection ? connection(host) : []), ...needs([text], host.derivations)];
+  if (flags.length === 0) return undefined;
+  return [launcher, "ready", "--host", word(host.name), ...new Set(flags)].join(" ");
 }
 
 /** The flag that tells the flake, left out where it is the usual one. */

@@ -1,7 +1,8 @@
 // The Taskfile as text. Everything is a string for go-task's reader too: it knows more of YAML's old scalars than ours.
 import { Alias, Document, isScalar, Pair, Scalar, YAMLMap, YAMLSeq } from "yaml";
+import type { Shared } from "./host-tasks.ts";
 import { escapeUnprintable, needsYamlString } from "./quote.ts";
-import type { Section, Shared, Taskfile } from "./taskfile.ts";
+import type { Section, Taskfile } from "./taskfile.ts";
 
 /** Writes the file, the same bytes for the same model. */
 export function render({ header, sections, env }: Taskfile): string {

@@ -36,7 +36,14 @@ function model(name: string, { runtime }: Pick<Templates, "runtime"> = templates
 }
 
 /** What the built program prints; the model's text for a case that it cannot read from a file. */
-async function printed(name: string): Promise<string> {
+function printed(name: string): Promise<string> {
+  const text = texts.get(name) ?? print(name);
+  texts.set(name, text);
+  return text;
+}
+const texts = new Map<string, Promise<string>>();
+
+async function print(name: string): Promise<string> {
   if (existsSync(join(folder(name), "failures.json"))) return render(model(name));
   const args = ["--from", `fixtures/${name}/hosts.json`, ...json(name, "args.json", [])];
   const { stdout, stderr, exitCode } = await cli(args);
@@ -97,7 +104,8 @@ describe.each(cases)("%s", (name) => {
     const text = await printed(name);
     const result = taskfileSchema.safeParse(parse(text, { maxAliasCount: -1 }));
     expect(result.error?.issues ?? []).toEqual([]);
-    expect(text.split("\n").filter((line) => /\t|<no value>|[^\S\n]$/.test(line))).toEqual([]);
+    // In a quoted text an escaped blank may end a line.
+    expect(text.split("\n").filter((line) => /\t|<no value>|(?<!\\)\s$/.test(line))).toEqual([]);
   });
 
   test("is read, and walked through, by the real go-task", async () => {

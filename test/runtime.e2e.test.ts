@@ -15,7 +15,6 @@ import {
   fleet,
   fleetHosts,
   markFleet,
-  mustRun,
   type Result,
   root,
   ssh,
@@ -30,7 +29,7 @@ const settings = { all: { lollypops: { secrets: { files: { greeting: { cmd: "ech
 
 /** What `fixtures/fleet` comes to, as a Taskfile of this version or of one whose runtime says so. */
 async function taskfile(made: Fleet, otherVersion = false): Promise<string> {
-  if (!otherVersion) return mustGenerate([], made.dir);
+  if (!otherVersion) return mustGenerate(["--flake", made.dir], made.dir);
   const files = readdirSync(join(root, "templates/runtime"), { recursive: true, encoding: "utf8" })
     .filter((name) => name.endsWith(".sh"))
     .map((name) => [`runtime/${name}`, readFileSync(join(root, "templates/runtime", name), "utf8")] as const);
@@ -136,7 +135,7 @@ describe("included by a user's own Taskfile", () => {
   });
 
   test("flattened, beside the user's own default", async () => {
-    expect((await task(["-t", "flat.yml"], { cwd })).stdout).toBe("mine\n");
+    expect((await task(["-t", "flat.yml"], { cwd })).stdout).toContain("mine\n");
     const dry = await task(["-t", "flat.yml", "deploy-all", "LOLLYPOPS_DRY_RUN=1"], { cwd });
     expectDone(dry, "3 of 3 hosts shown\n");
     expectDone(await task(["-t", "flat.yml", "deploy", "--", "web1"], { cwd }), "1 of 1 hosts deployed");
@@ -240,7 +239,6 @@ describe("hostile secrets through real ssh and a remote sh", () => {
     [2, "/bin/dash", {}],
     [3, "/bin/bash", { ssh: { host: "pop1", user: "ops" }, sudo: { enable: true, opts: ["-p", "it's $x %s"] } }],
   ])("100 of them stay what they are (sample %i, login shell %s)", async (seed, loginShell, deployment) => {
-    if (loginShell.endsWith("ash") && loginShell.startsWith("/usr")) await installBusybox(loginShell);
     await ssh("pop1", `usermod -s ${loginShell} root`);
     try {
       await clearBase();

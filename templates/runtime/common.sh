@@ -50,7 +50,7 @@ random() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
 printable() { printf '%s' "$1" | tr -d '\000-\037\177'; }
 
 # ---- the variables of a run: they come as one text, since `task x NAME=value` reaches no command's environment
-settings='LP_REMOTE_HOST LP_REMOTE_USER LP_REMOTE_COMMAND LP_REMOTE_SSH_OPTS LP_REMOTE_SUDO_COMMAND LP_REMOTE_SUDO_OPTS REBUILD_ACTION LOLLYPOPS_DRY_RUN LOLLYPOPS_FLAKE CLI_VERBOSE USER_WORKING_DIR'
+settings='LP_REMOTE_HOST LP_REMOTE_USER LP_REMOTE_COMMAND LP_REMOTE_SSH_OPTS LP_REMOTE_SUDO_COMMAND LP_REMOTE_SUDO_OPTS REBUILD_ACTION LOLLYPOPS_DRY_RUN LOLLYPOPS_FLAKE CLI_VERBOSE USER_WORKING_DIR TASKFILE_DIR'
 read_settings() { # lines NAME=value, just these and in this order
   { for setting in $settings; do
       IFS= read -r line; [ "${line%%=*}" = "$setting" ] || refuse "a variable of this run holds a line break: $line"
@@ -79,11 +79,13 @@ born() {
   else ps -o lstart= -p "$1" | tr -dc 0-9A-Za-z; fi
 }
 find_run() {
-  if [ -n "${XDG_RUNTIME_DIR-}" ] && [ -w "$XDG_RUNTIME_DIR" ]; then runs=$XDG_RUNTIME_DIR/lollypops
+  if [ -n "${XDG_RUNTIME_DIR-}" ] && [ -O "$XDG_RUNTIME_DIR" ]; then runs=$XDG_RUNTIME_DIR/lollypops
   else runs=${TMPDIR:-/tmp}/lollypops-$(id -u); fi
   run=$runs/$PPID-$(born $PPID)
 }
-in_run() { [ -O "$run" ] && [ ! -L "$run" ]; }        # one that somebody else made does not count
+ours() { [ -d "$1" ] && [ -O "$1" ] && [ ! -L "$1" ]; }
+in_run() { ours "$runs" && ours "$run"; }   # what somebody else made does not count
+make_run() { mkdir -p -- "$runs" && mkdir -p -- "$run" && in_run || refuse "cannot keep notes in $runs"; sweep; }
 mark() { # what became of this host, for `end`: OUTCOME STEP WORDS
   in_run || return 0
   printf '%s\n' "$1 $step $(printable "$2")" >"$run/host.$host.$$" && mv -f "$run/host.$host.$$" "$run/host.$host"

@@ -27,7 +27,8 @@ connect() { # from --to, --ssh, --sudo and what the run overrides
   fi
   # The user's options first: ssh takes the first of each. ServerAlive notices a dead line.
   ssh_opts="$ssh_opts${ssh_opts:+ }-o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
-  in_run && [ -n "$LP_REMOTE_HOST" ] || return 0
+  [ -n "$LP_REMOTE_HOST" ] || return 0
+  make_run
   if mkdir "$run/address.of.$host" 2>/dev/null; then for first in "$run"/address.of.*; do
     [ "${first##*/address.of.}" = "$host" ] || refuse "LP_REMOTE_HOST=$LP_REMOTE_HOST is already ${first##*/address.of.} in this run"
   done; fi
@@ -47,12 +48,12 @@ show_there() { # NAME= or nothing, then a command as it would be typed on the ta
 # for us, the rest is printed. Sets $outcome (`here` if it began, then what it said), $why (its words, or else the last
 # line printed), $at (the last place in a log that it told) and $status (ssh's).
 on_target() {
-  mark=$(random) program=$1; shift
+  mark=$(random) gate=$(random) program=$1; shift
   quote_all "$@"
-  loader="text= nl=\$(printf \"%b.\" \"\\n\"); nl=\${nl%.}; while IFS= read -r l; do [ \"\$l\" = B$mark ] && break; done; while IFS= read -r l && [ \"\$l\" != D$mark ]; do text=\$text\$l\$nl; done; eval \"\$text\" && main \"\$@\""
+  loader="text= nl=\$(printf \"%b.\" \"\\n\"); nl=\${nl%.}; while IFS= read -r l; do [ \"\$l\" = B$gate ] && break; done; while IFS= read -r l && [ \"\$l\" != D$gate ]; do text=\$text\$l\$nl; done; eval \"\$text\" && main \"\$@\""
   there="${sudo:+$sudo -- }sh -c '$loader'"
   heard=$(
-    { { printf '%s\n' "B$mark"; "target_$program"; printf '%s\n' "mark=$mark" "set -- $quoted" "D$mark"; payload; } 2>/dev/null |
+    { { printf '%s\n' "B$gate" "mark=$mark"; target_common; "target_$program"; printf '%s\n' "set -- $quoted" "D$gate"; payload; } 2>/dev/null |
         eval "$ssh $ssh_opts -T -- \"\$to\" \"\$there\"" 2>&1
       printf '\n%s exit %s\n' "$mark" $?; } | hear
   )
@@ -78,7 +79,7 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
   printf '%s\n' "$at" "$status" "$outcome" "${why:-$last}"
 }
 expect() { # ends the step unless the target said one of $@
-  for word; do [ "$outcome" != "$word" ] || return 0; done
+  case $status in 0 | 255) for word; do [ "$outcome" != "$word" ] || return 0; done ;; esac
   case $outcome in
     failed | unknown) fail "$outcome" "$why" ;;
     here) fail failed "the connection ended early: $why" ;;

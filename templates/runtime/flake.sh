@@ -6,13 +6,12 @@ nix() { command nix --extra-experimental-features 'nix-command flakes' "$@"; }
 nix_words="nix --extra-experimental-features 'nix-command flakes'"
 # shellcheck disable=SC2020 # three characters, each to a line break
 field() { tr ',{}' '\n\n\n' | sed -n 's/^ *"'"$1"'" *: *"\(.*\)" *$/\1/p'; }   # of JSON on stdin, one a line
-flake_dir() { case $1 in *[?\&]dir=*) dir=${1#*[?\&]dir=}; dir=${dir%%[&#]*} ;; *) dir='' ;; esac; }
 
 prefetch() { # sets $source to the flake's own store path, and $dir to its directory in there
   show_prefetch
   # shellcheck disable=SC2086 # quoted words
   json=$(eval "nix flake prefetch --json $nix_opts $flake_q") || return 1
-  source=$(printf '%s' "$json" | field storePath); dir=$(printf '%s' "$json" | field dir)
+  source=$(printf '%s' "$json" | field storePath | sed 1q); dir=$(printf '%s' "$json" | field dir | sed 1q)
   case $source in /nix/store/*) ;; *) say "nix flake prefetch told no store path: $json" >&2; return 1 ;; esac
 }
 show_prefetch() {
@@ -42,7 +41,7 @@ run_nix() { # one nix command, as quoted words, and what stands before it; ends 
   show "${2-}$nix_words $1"
   [ -z "$dry" ] || return 0
   mark=$(random)
-  heard=$({ eval "nix $1" 2>&1; printf '\n%s exit %s\n' "$mark" $?; } | hear)
+  heard=$({ eval "nix $1" 2>&1 </dev/null; printf '\n%s exit %s\n' "$mark" $?; } | hear)
   { read -r at; read -r status; read -r outcome; IFS= read -r why; } <<EOF
 $heard
 EOF
@@ -58,8 +57,9 @@ copied() { # sets $paths to what a target needs: the source, and with `archive` 
   esac
   [ "$method" = archive ] || return 0
   # shellcheck disable=SC2086 # quoted words
-  json=$(eval "nix flake archive --json $nix_opts $flake_q") || fail failed "nix flake archive of $flake"
-  paths=$(printf '%s' "$json" | field path | sort -u)
+  quote "path:$source${dir:+?dir=$dir}"   # of this very source, which may differ from the flake by now
+  json=$(eval "nix flake archive --json $nix_opts $quoted") || fail failed "nix flake archive of $flake"
+  paths=$(printf '%s\n' "$source" "$(printf '%s' "$json" | field path)" | sort -u)
 }
 verb_deploy_flake() {
   find_source
@@ -78,6 +78,7 @@ verb_deploy_flake() {
   if [ "$outcome" = missing ]; then
     copy_to_target "$paths"
     on_target link "$@"
+    [ "$outcome" != missing ] || fail failed "the copy did not bring all that is needed"
   fi
   expect linked unchanged
   case $outcome in linked) changed "$config_dir/flake -> $source" ;; *) say "$step: unchanged" ;; esac
@@ -85,6 +86,7 @@ verb_deploy_flake() {
 }
 
 copy_words() { # nix copy of $1; $2: what serves the store there, if not the login itself
+  case ${2-} in *[\&#%?]*) refuse "sudo's words may not hold & # % or ?: nix would read them as parts of the store's address" ;; esac
   quote "$ssh_opts"; sshopts=$quoted
   quote "$store${2:+?remote-program=$2}"
   words="copy --substitute-on-destination --to $quoted $1"

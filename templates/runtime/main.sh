@@ -34,6 +34,8 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+# A flake that is told by a path is beside the Taskfile, also where that is part of another.
+case $flake in .) flake=${TASKFILE_DIR:-.} ;; ./* | ../*) flake=${TASKFILE_DIR:-.}/$flake ;; esac
 [ -z "$LOLLYPOPS_FLAKE" ] || flake=$LOLLYPOPS_FLAKE
 quote "$flake"; flake_q=$quoted
 find_run
@@ -42,7 +44,8 @@ trap 'on_signal INT' INT; trap 'on_signal TERM' TERM; trap 'on_signal HUP' HUP
 case $verb in
   begin | end | selected | source) "verb_$verb" "$@" ;;
   'done') verb_done ;;
-  realise) unless_stopped; step=realise; realise ;;
+  ready) step=ready; unless_stopped; [ -z "$to" ] || connect; realise ;;   # for a task that is the user's own
+  start) unless_stopped; verb_start ;;
   broken) step=evaluation; unless_stopped; fail failed "$@" ;;
   check-vars | deploy-flake | deploy-secrets | rebuild)
     step=$verb

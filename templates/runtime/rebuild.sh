@@ -46,8 +46,9 @@ follow() { # after a lost connection: the unit goes on there, and so do we, from
     tries=$((tries + 1)); lost=$at
     [ $tries -gt 1 ] || say "$step: the connection was lost; the activation goes on, looking for it"
     sleep 2
-    on_target follow "$id" "${lost:-0}"
-    case $outcome in '' | here) outcome=started at=${at:-$lost} ;; esac
+    on_target rebuild follow "$id" "${lost:-0}"
+    at=${at:-$lost}
+    case $outcome in '' | here) outcome=started ;; esac
   done
   [ "$outcome" != started ] || { outcome=unknown; why="the target stopped answering while $new was being activated; look at it"; }
 }

@@ -14,11 +14,11 @@ begin() { # [--step STEP] HOST…
   [ $# -gt 0 ] || exit 2
   [ $# = 1 ] || [ -z "$LP_REMOTE_HOST" ] || refuse "LP_REMOTE_HOST=$LP_REMOTE_HOST would send $# hosts to one machine; deploy one host with it"
   [ -n "$step" ] || plan=$usual
-  mkdir -p -- "$runs" && mkdir -p -- "$run" && in_run || refuse "cannot keep notes in $runs"
-  sweep
+  make_run
   for one; do
     case $one in *:*) ;; *) one=$one:${step:-$plan} ;; esac
-    rm -f -- "$run/host.${one%%:*}" "$run/changed.${one%%:*}"
+    # A whole deployment of a host happens once in a run, whichever groups it is in.
+    [ -z "$step" ] || rm -f -- "$run/host.${one%%:*}" "$run/changed.${one%%:*}"
     say "$one"
   done >"$run/hosts.$name"
 }
@@ -28,7 +28,8 @@ verb_begin() {
   # One source for the whole run, whatever is edited meanwhile.
   [ -n "$dry" ] || { prefetch && say "$source$nl$dir" >"$run/source"; } || { rm -rf -- "$run"; exit 1; }
 }
-verb_done() { done_step; }
+verb_start() { mark failed 'its own words are above'; }   # of a task that is the user's own
+verb_done() { ! in_run || : >"$run/changed.$host"; done_step; }
 
 after() { # sets $next to the step after $1 in the plan $2, or '' at its end
   next=${2%%,*}
@@ -62,8 +63,7 @@ verb_end() {
   if [ -n "$step" ]; then what="with $step done"; elif [ -n "$dry" ]; then what=shown
   elif [ "$unchanged" -gt 0 ]; then what="deployed, $unchanged of them unchanged"; fi
   say "$good of $total hosts $what${bad:+; NOT done:}$bad"
-  rm -f -- "$run/hosts.$name"
-  for other in "$run"/hosts.*; do [ -e "$other" ] || rm -rf -- "$run"; done
+  # The notes stay until the next run: another group's hosts may have been deployed by this one.
 }
 
 # shellcheck disable=SC2254 # a selector is a pattern

@@ -24,7 +24,8 @@ show_secret() {
   show "$1 | $ssh $ssh_opts $to $there"
 }
 fetch() { # runs the secret's command; with the words of this machine's user, terminal and locale
-  value=$( { { LC_ALL=$locale sh -c -- "$cmd" 4>&- 3>&- || printf '!%s!' "$?" >&3; } | base64; } 3>&1)
+  unset value "value$n"   # one that was exported to us would stay exported
+  value=$( { { LC_ALL=$locale sh -c -- "$cmd" 4>&- 3>&- || printf '!%s!' "$?" >&3; } | base64; } 3>&1) || fail failed "$name: base64 failed; nothing was sent"
   case $value in *!*!*)
     # By sed, since dash takes minutes for ${value#*!} on megabytes.
     fail failed "$name: its command ended with exit $(printf '%s' "$value" | sed -n 's/.*!\([0-9][0-9]*\)!.*/\1/p'); nothing was sent" ;;

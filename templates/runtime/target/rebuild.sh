@@ -5,20 +5,22 @@
 # shellcheck disable=SC2015,SC2154
 unit=nixos-rebuild-switch-to-configuration
 profile=/nix/var/nix/profiles/system
-PATH=$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin
-
-answer() { printf '%s %s\n' "$mark" "$*"; }
-give_up() { answer failed "$*"; exit 1; }
 is() { readlink -f "$1"; }
 
 build() { # sets $new
   link=$1 source=$2 query=$3 attribute=$4; shift 4
-  deployed=$(readlink -f "$link") && [ -e "$deployed" ] || give_up "there is no flake at $link; run deploy-flake first"
-  [ "$deployed" = "$source" ] || echo "note: the flake there is $deployed, ours is $source; deploy-flake brings it"
+  # Ours if it is there, whatever the link says meanwhile; else what was deployed last.
+  if nix-store --check-validity "$source" 2>/dev/null; then deployed=$source
+  else
+    deployed=$(readlink -f "$link") && [ -e "$deployed" ] || give_up "there is no flake at $link; run deploy-flake first"
+    case $deployed in /nix/store/*) ;; *) give_up "$link leads out of the store, to $deployed" ;; esac
+    echo "note: the flake there is $deployed, ours is $source; deploy-flake brings it"
+  fi
   new=$(nix --extra-experimental-features 'nix-command flakes' build --no-link --print-out-paths "$@" \
     "path:$deployed$query#$attribute.config.system.build.toplevel") || { answer failed; exit 1; }
 }
-unchanged() { # a `test` is asked for to see it happen
+unchanged() { # a `test` is asked for to see it happen; and one that began, but never ended, is not done
+  for root in /nix/var/nix/gcroots/lollypops-*; do [ "$(is "$root")" != "$new" ] || return 1; done
   case $action in
     switch) [ "$(is /run/current-system)" = "$new" ] && [ "$(is $profile)" = "$new" ] ;;
     boot) [ "$(is $profile)" = "$new" ] ;;
@@ -27,7 +29,7 @@ unchanged() { # a `test` is asked for to see it happen
 }
 start() { # the unit, which runs this very program as `activate`
   umask 077
-  mkdir -p /run/lollypops && mkdir "/run/lollypops/$id" || give_up "no room in /run"
+  mkdir -p "/run/lollypops/$id" || give_up "no room in /run"
   d=/run/lollypops/$id
   ln -sfn "$new" "/nix/var/nix/gcroots/lollypops-$id"
   { printf '%s\n' "$text"; printf "id=%s action=%s new='%s' d='%s'\nactivate\n" "$id" "$action" "$new" "$d"; } >"$d/run"
@@ -37,6 +39,7 @@ start() { # the unit, which runs this very program as `activate`
   systemd-run --quiet --no-ask-password --collect --service-type=exec --unit=$unit -E LOCALE_ARCHIVE -E HOME=/root -E PATH="$PATH" \
     -p StandardOutput="append:$d/log" -p StandardError="append:$d/log" /bin/sh "$d/run" ||
     { tidy; give_up "the activation could not be started; does another one run? (systemctl status $unit)"; }
+  sweep
 }
 tidy() { rm -rf -- "$d" "/nix/var/nix/gcroots/lollypops-$id"; rmdir /run/lollypops 2>/dev/null; }
 
@@ -59,16 +62,27 @@ commit() {
   nix-env -p $profile --set "$new" || finish failed "the profile could not be set"
   NIXOS_INSTALL_BOOTLOADER=0 "$new/bin/switch-to-configuration" boot && return
   got=$? why=$(tail -n 1 "$d/log")
-  [ -z "$before" ] || nix-env -p $profile --set "$before"
-  finish failed "the boot loader failed with $got, the boot default is as before: $why"
+  [ -z "$before" ] || nix-env -p $profile --set "$before" || finish unknown "the boot loader failed with $got, and the profile could not be set back: $why"
+  [ "$action" != switch ] || now=', and the new system runs until then'
+  finish failed "the boot loader failed with $got; the old system is to boot next${now-}; look at /boot: $why"
 }
-finish() { echo "$*" >"$d/result.new"; mv "$d/result.new" "$d/result"; exit 0; }
+finish() { # nobody may be there to tidy up
+  rm -f "/nix/var/nix/gcroots/lollypops-$id"
+  echo "$*" >"$d/result.new"; mv "$d/result.new" "$d/result"; exit 0
+}
+sweep() { # what earlier activations left whose control machine went away, or the power
+  find /run/lollypops -mindepth 1 -maxdepth 1 ! -name 'secrets.*' -mmin +60 -exec rm -rf -- {} +
+  for root in /nix/var/nix/gcroots/lollypops-*; do [ -d "/run/lollypops/${root##*-}" ] || rm -f -- "$root"; done
+}
 
 follow() { # prints the log from line $1 + 1 on, whole lines only, telling where it is, until there is a result
   seen=$1 ended=''
   while [ -z "$ended" ]; do
     [ ! -e "$d/result" ] || ended=1
-    [ -n "$ended" ] || systemctl is-active --quiet $unit || [ -e "$d/result" ] || { lost_unit; return; }
+    # No answer at all is a systemd that executes itself anew.
+    [ -n "$ended" ] || case $(systemctl is-active $unit 2>/dev/null) in
+      inactive | failed | unknown) [ -e "$d/result" ] || { lost_unit; return; } ;;
+    esac
     lines=$(wc -l <"$d/log")
     if [ "$lines" -gt "$seen" ]; then sed -n "$((seen + 1)),${lines}p" "$d/log"; seen=$lines; answer at "$seen"
     elif [ -z "$ended" ]; then sleep 0.2; fi
@@ -76,10 +90,9 @@ follow() { # prints the log from line $1 + 1 on, whole lines only, telling where
   answer "$(cat "$d/result")"
   tidy
 }
-lost_unit() { tidy; answer unknown "the activation ended without a word; running: $(is /run/current-system)"; }
+lost_unit() { rm -rf -- "$d"; answer unknown "the activation ended without a word; running: $(is /run/current-system)"; }
 
 main() {
-  exec 2>&1
   answer here
   [ "$(id -u)" = 0 ] || give_up "activating needs root: set deployment.sudo.enable, or deploy as root"
   if [ "$1" = follow ]; then
