@@ -5,7 +5,6 @@ import { cac } from "cac";
 import { AppError, usageError } from "./errors.ts";
 import { evaluated, generate, type Request, type World } from "./generate.ts";
 import { checkFile, writeIfChanged } from "./output.ts";
-import { findTask, fromHere, runTask } from "./run.ts";
 
 type Flags = Readonly<Record<string, unknown>>;
 
@@ -67,6 +66,8 @@ async function printEvaluation(selectors: string[], flags: Flags): Promise<void>
 
 async function runCommand([stray]: string[], flags: Flags): Promise<void> {
   if (stray !== undefined) throw usageError(`run: what go-task is to do goes after --, as in: run -- ${stray}`);
+  // What only `run` needs is loaded only then.
+  const { findTask, fromHere, runTask } = await import("./run.ts");
   const task = await findTask();
   const request = toRequest([], flags);
   const flake = { ...request.flake, reference: fromHere(request.flake.reference) };

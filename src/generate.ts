@@ -52,7 +52,6 @@ async function readInput({ from, flake, selectors }: Request, world: World): Pro
 
 function selectChecked({ selectors, keepGoing, flake, from }: Request, input: Evaluated, world: World): Host[] {
   if (!keepGoing) refuseFailures(input);
-  for (const name of Object.keys(input.failures)) world.warn(`${name} does not evaluate; its tasks will say so`);
   if (input.skipped.length > 0) world.detail(`without lollypops, left out: ${input.skipped.join(", ")}`);
   const asked = input.skipped.filter((name) => selectors.includes(name));
   if (asked.length > 0)
@@ -64,6 +63,8 @@ function selectChecked({ selectors, keepGoing, flake, from }: Request, input: Ev
     throw configError(`there is no host in ${where}${skippedHint(input.skipped)}`);
   }
   const selected = new Set(selectHosts(hosts, selectors));
+  const broken = hosts.filter(({ name, error }) => selected.has(name) && error !== undefined);
+  for (const { name } of broken) world.warn(`${name} does not evaluate and cannot be deployed`);
   return hosts.filter(({ name }) => selected.has(name));
 }
 

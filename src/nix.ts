@@ -1,5 +1,4 @@
 // The only module that runs nix.
-import { ExecaError, execa } from "execa";
 import { nixError } from "./errors.ts";
 import { flakeSource } from "./quote.ts";
 import type { Input } from "./rules.ts";
@@ -85,7 +84,7 @@ async function sourcePath({ reference, options }: Flake, watch: Watch): Promise<
 }
 
 /** `prefetch` knows the settings, but not the inputs that replace others. */
-export function settingsOnly(options: readonly string[]): string[] {
+function settingsOnly(options: readonly string[]): string[] {
   return options.filter(
     (_, index) => !["--override-input"].some((flag) => options.slice(index - 2, index + 1).includes(flag)),
   );
@@ -107,6 +106,8 @@ class FailedEvaluation extends Error {
 }
 
 async function nix(args: readonly string[], watch: Watch): Promise<string> {
+  // Only here: saved input needs no nix, and this takes a tenth of a second to load.
+  const { ExecaError, execa } = await import("execa");
   const start = Date.now();
   const shown = args.map((arg) => (arg.includes("\n") ? "…" : arg)).join(" ");
   try {

@@ -61,7 +61,11 @@ export function nixAttr(name: string): string {
 
 /** Whether YAML must hold a text in double quotes: what else the yaml package writes, go-task's reader misreads. */
 export function needsYamlString(text: string): boolean {
-  return text.search(unprintable) !== -1 || /\t.*\n|\n.*\t|^\s+$|^[-+]?0_*[oO][0-7_]+$/s.test(text);
+  return (
+    text.search(unprintable) !== -1 ||
+    (text.includes("\t") && text.includes("\n")) ||
+    /^\s+$|^[-+]?0_*[oO][0-7_]+$/.test(text)
+  );
 }
 
 /** For the finished YAML: in its double quotes the yaml package leaves characters that go-task's reader refuses. */

@@ -255,7 +255,8 @@ describe("activation", () => {
 
   /** A rebuild that goes on while the test does things to it, in a process group of its own. */
   function rebuild(args: string[], more: Record<string, string> = {}) {
-    const child = execa("task", ["web1:rebuild", ...args], {
+    const program = "task";
+    const child = execa(program, ["web1:rebuild", ...args], {
       cwd: made.dir,
       env: { ...env, ...more },
       all: true,

@@ -9,7 +9,7 @@ export const shells = ["dash", "bash", "busybox"] as const;
 export type Shell = (typeof shells)[number];
 
 /** Every program that the control side may use beyond ssh, nix and task; `sh` comes on top. */
-export const utilities = [
+const utilities = [
   ..."base64 cat grep id mkdir mv od printf rm sed sleep sort tr".split(" "),
   "ps", // where there is no /proc
 ] as const;
@@ -31,7 +31,7 @@ export async function sparePath(shell: Shell, programs: readonly string[]): Prom
 }
 
 /** The place of a program on this machine's PATH. */
-export async function find(program: string): Promise<string> {
+async function find(program: string): Promise<string> {
   return (await mustRun("sh", ["-c", 'command -v "$1"', "sh", program])).stdout.trim();
 }
 
