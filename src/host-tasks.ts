@@ -37,7 +37,7 @@ export function hostTasks(host: Host, summaries: Readonly<Record<string, string>
       ...Object.fromEntries(
         calls.map(([step, shared]) => [
           step,
-          { summary: summaries[step], prefix: host.name, ...vars(shared, context), cmd: shared },
+          { summary: summaries[step], prefix: host.name, ...vars([shared], context), cmd: shared },
         ]),
       ),
       "without-secrets": deployment({ summary: summaries["without-secrets"] }, less),
@@ -85,6 +85,7 @@ function brokenTasks(host: Host, error: string, context: Context): HostTasks {
 /** go-yaml knows anchors of letters, digits, `_` and `-`; one that comes again counts anew. */
 const anchor = (host: Host, step: string) => `${host.name.replace(/[^A-Za-z0-9_-]/g, "_")}-${step}`;
 
-function vars(task: unknown, context: Context): Task {
-  return JSON.stringify(task).includes(flakeSource) ? { vars: { LOCAL_FLAKE_SOURCE: sourceVariable(context) } } : {};
+function vars(commands: readonly unknown[], context: Context): Task {
+  const mentions = commands.some((command) => (command as Partial<Shared>).command?.includes(flakeSource));
+  return mentions ? { vars: { LOCAL_FLAKE_SOURCE: sourceVariable(context) } } : {};
 }

@@ -2,7 +2,6 @@
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
-import fastGlob from "fast-glob";
 import { configProblems, usageError } from "./errors.ts";
 import { word } from "./quote.ts";
 
@@ -31,7 +30,8 @@ export async function readSaved(
 }
 
 async function expand(pattern: string): Promise<string[]> {
-  if (["", "-"].includes(pattern) || existsSync(pattern) || !fastGlob.isDynamicPattern(pattern)) return [pattern];
+  if (!/[*?[{(]/.test(pattern) || existsSync(pattern)) return [pattern];
+  const { default: fastGlob } = await import("fast-glob");
   const files = await fastGlob(pattern);
   if (files.length === 0) throw usageError(`--from ${pattern}: no file matches`);
   return files.sort();

@@ -1,9 +1,8 @@
 // What ends up in front of the user is kept in its own language under templates/: shell, YAML and Nix.
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
-import fastGlob from "fast-glob";
 import { parse } from "yaml";
 
 /** The shell runtime of the Taskfile: `hash` is part of its variables' names, so that no other version is picked up. */
@@ -16,7 +15,9 @@ const root = fileURLToPath(new URL("../templates/", import.meta.url));
 
 /** Reads the templates that make a Taskfile. */
 export async function readTemplates(): Promise<Templates> {
-  const files = await fastGlob(["runtime/**/*.sh", "tasks/*.yml"], { cwd: root });
+  const files = (await readdir(root, { recursive: true })).filter((file) =>
+    /^runtime.*\.sh$|^tasks.*\.yml$/.test(file),
+  );
   const texts = await Promise.all(files.sort().map(async (file) => [file, await readTemplate(file)] as const));
   const tasks = texts.filter(([file]) => file.startsWith("tasks/"));
   return {

@@ -11,11 +11,12 @@ export function render({ header, sections, env }: Taskfile): string {
   const tasks = new YAMLMap();
   for (const section of sections) addSection(tasks, section, write);
   const root = new YAMLMap();
+  const apart = (key: string) => Object.assign(new Scalar(key), { spaceBefore: true });
   root.items = [
-    pair("version", write("3.51.1")),
-    pair("output", write("prefixed")),
-    pair("tasks", tasks, { spaceBefore: true }),
-    pair("env", write(env), { spaceBefore: true }),
+    new Pair(new Scalar("version"), write("3.51.1")),
+    new Pair(new Scalar("output"), write("prefixed")),
+    new Pair(apart("tasks"), tasks),
+    new Pair(apart("env"), write(env)),
   ];
   document.contents = root as never;
   const comment = header.map((line) => `# ${line}`.trimEnd()).join("\n");
@@ -27,24 +28,28 @@ export function render({ header, sections, env }: Taskfile): string {
 function addSection(tasks: YAMLMap, { title, tasks: own }: Section, write: Write): void {
   Object.entries(own).forEach(([name, task], index) => {
     const key = { spaceBefore: tasks.items.length > 0, ...(index === 0 ? { commentBefore: heading(title) } : {}) };
-    tasks.items.push(pair(name, write(task), key, true));
+    tasks.items.push(named(name, write(task), key));
   });
 }
 
 const heading = (title: string) => ` ---- ${title} ${"-".repeat(Math.max(4, 100 - title.length))}\n`;
 
-function pair(key: string, value: unknown, more: Partial<Scalar> = {}, quoted = false): Pair {
-  const scalar = new Scalar(key);
-  // Names of hosts are data: `on` or `1` are strings too.
-  if (quoted) scalar.type = "QUOTE_SINGLE";
-  return new Pair(Object.assign(scalar, more), value);
+/** A task under its name, which is data: `on` or `1` are strings too. */
+function named(name: string, task: unknown, more: Partial<Scalar>): Pair {
+  return new Pair(Object.assign(new Scalar(name), { type: "QUOTE_SINGLE" as const, ...more }), task);
 }
 
 type Write = (value: unknown) => Scalar | Alias | YAMLMap | YAMLSeq;
 
-/** Turns data into nodes. A Shared command gets its anchor where it stands first, if it stands again. */
+/** Turns data into nodes, one for all that is said again. A Shared command gets its anchor where it stands first. */
 function writer(): Write {
   const written = new Map<Shared, Scalar>();
+  const plain = new Map<unknown, Scalar>();
+  const once = (value: unknown) => {
+    const node = plain.get(value) ?? scalar(value);
+    plain.set(value, node);
+    return node;
+  };
   const shared = (command: Shared) => {
     const known = written.get(command);
     if (known) {
@@ -58,9 +63,9 @@ function writer(): Write {
   const write: Write = (value) => {
     if (isShared(value)) return shared(value);
     if (Array.isArray(value)) return Object.assign(new YAMLSeq(), { items: value.map(write), flow: isShort(value) });
-    if (typeof value !== "object" || value === null) return scalar(value);
+    if (typeof value !== "object" || value === null) return once(value);
     const map = new YAMLMap();
-    map.items = Object.entries(value).map(([key, item]) => pair(key, write(item)));
+    map.items = Object.entries(value).map(([key, item]) => new Pair(once(key), write(item)));
     map.flow = isShort(map.items.map((item) => item.value));
     return map;
   };

@@ -127,7 +127,7 @@ describe("a flake", () => {
   test("--keep-going: the tasks of a host that does not evaluate say why, the others are there", async () => {
     const cwd = directory(flake("nixosConfigurations", `${web(1)} web2.config = throw "no \\"disk\\" yet";`));
     const { stdout, stderr, exitCode } = await cli(["-k"], { cwd });
-    expect([stderr, exitCode]).toEqual(["warning: web2 does not evaluate; its tasks will say so\n", 0]);
+    expect([stderr, exitCode]).toEqual(["warning: web2 does not evaluate and cannot be deployed\n", 0]);
     expect((await cli(["-k", "-q"], { cwd })).stderr).toBe("");
     writeFileSync(join(cwd, "Taskfile.yml"), stdout);
     const failed = await task(["web2:rebuild"], { cwd });
@@ -187,7 +187,7 @@ describe("run", () => {
   test("--dry shows the call and runs nothing", async () => {
     const { stdout, stderr, exitCode } = await run(["--dry", "web1:rebuild", "REBUILD_ACTION=test"]).result;
     expect([exitCode, stdout]).toEqual([0, ""]);
-    expect(stderr).toMatch(/\$LOLLYPOPS_[0-9a-f]{6} rebuild --host web1 --to root@192\.0\.2\.1\n/);
+    expect(stderr).toMatch(/\$LOLLYPOPS_[0-9a-f]{6} rebuild --host web1 --to root@192\.0\.2\.1 --flake \/\S+\n/);
   });
 
   test("ends as go-task ends", async () => {
