@@ -6,6 +6,7 @@ set -u
 umask 077
 locale=${LC_ALL-}; LC_ALL=C
 exec 4>&1
+unset name path cmd secrets source user dir   # whatever is exported under these names is no business of children
 host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' local_evaluation='' nix_opts='' needs='' called=''
 flake=. config_dir=/var/src/lollypops method=auto attribute=nixosConfigurations
 read_settings "${LOLLYPOPS_SET_@HASH@%"$nl"}"
