@@ -40,7 +40,12 @@ export function isStraight(path: string): boolean {
 
 /** Where a `user@host` is used: nothing that ssh reads as an option, or a store URI as a parameter. */
 const destination = (what: string) =>
-  z.string().regex(/^(?:[A-Za-z0-9_][A-Za-z0-9_.:%-]*|\[[0-9A-Fa-f:.%]*:[0-9A-Fa-f:.%]*\])$/, `is not a ${what}`);
+  z
+    .string()
+    .regex(
+      /^(?:[A-Za-z0-9_][A-Za-z0-9_.:%-]*|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9_.-]+)?\])$/,
+      `is not a ${what}`,
+    );
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are meant
 const controlFree = /^[^\u0000-\u001f\u007f]+$/;
 const plain = z.string().regex(controlFree, { error: "must be text without control characters", abort: true });

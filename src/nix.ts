@@ -79,15 +79,8 @@ function currentSystem(): string {
 
 /** The store path of the flake itself, as its strings name it. */
 async function sourcePath({ reference, options }: Flake, watch: Watch): Promise<string> {
-  const output = await nix(["flake", "prefetch", "--json", ...settingsOnly(options), reference], watch);
+  const output = await nix(["flake", "prefetch", "--json", ...options, reference], watch);
   return (JSON.parse(output) as { storePath: string }).storePath;
-}
-
-/** `prefetch` knows the settings, but not the inputs that replace others. */
-function settingsOnly(options: readonly string[]): string[] {
-  return options.filter(
-    (_, index) => !["--override-input"].some((flag) => options.slice(index - 2, index + 1).includes(flag)),
-  );
 }
 
 async function evalApply({ reference, attribute, options }: Flake, apply: string, watch: Watch): Promise<string> {

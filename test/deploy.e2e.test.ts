@@ -290,25 +290,44 @@ describe("home-manager", () => {
   });
 });
 
+/** The fleet's flake with an input `data`, a directory that only this machine has. */
+async function withInput(made: Fleet, settings: Settings): Promise<void> {
+  const data = directoryWith("from the input");
+  const flake = readFileSync(join(made.dir, "flake.nix"), "utf8")
+    .replace("{ self }:", "{ self, data }:")
+    .replace("outputs =", `inputs.data = { url = "path:${data}"; flake = false; };\n  outputs =`)
+    .replace("own:\n", 'own:\n        builtins.trace (builtins.readFile "${data}/word") (\n')
+    .replace(
+      "host = merge (settings.all or { }) own;\n        }",
+      "host = merge (settings.all or { }) own;\n        })",
+    );
+  await made.change(settings, { "flake.nix": flake });
+  await mustRun("nix", ["flake", "lock", made.dir]);
+  await made.change(settings);
+}
+
+function directoryWith(word: string): string {
+  const directory = temporaryDirectory();
+  writeFileSync(join(directory, "word"), word);
+  return directory;
+}
+
 describe("a flake whose input only this machine has", () => {
   it("is copied with its inputs, so that the host can evaluate it", async () => {
-    const data = temporaryDirectory();
-    writeFileSync(join(data, "word"), "from the input\n");
     const made = await newFleet();
-    const flake = readFileSync(join(made.dir, "flake.nix"), "utf8")
-      .replace("{ self }:", "{ self, data }:")
-      .replace("outputs =", `inputs.data = { url = "path:${data}"; flake = false; };\n  outputs =`)
-      .replace("import ./host.nix {", 'import ./host.nix ((x: builtins.seq (builtins.readFile "${data}/word") x) {')
-      .replace(
-        "host = merge (settings.all or { }) own;\n        }",
-        "host = merge (settings.all or { }) own;\n        })",
-      );
-    await made.change({ all: { lollypops: { deployment: { "deploy-method": "auto" } } } }, { "flake.nix": flake });
-    await mustRun("nix", ["flake", "lock", made.dir]);
-    await made.change({ all: { lollypops: { deployment: { "deploy-method": "auto" } } } });
-    await generate(made);
-    const { stdout, exitCode } = await task(["web1"], { cwd: made.dir });
+    await withInput(made, { all: { lollypops: { deployment: { "deploy-method": "auto" } } } });
+    const { stdout, exitCode } = await cli(["run", "--", "web1"], { cwd: made.dir });
+    expect(stdout).toContain("trace: from the input");
     expect(stdout).toContain("[web1] rebuild: switched to");
+    expect(exitCode).toBe(0);
+  });
+
+  it("can be given another one where it is evaluated here", async () => {
+    const made = await newFleet();
+    await withInput(made, { all: { lollypops: { deployment: { "local-evaluation": true } } } });
+    const other = `data=path:${directoryWith("from another")}`;
+    const { stdout, exitCode } = await cli(["run", "--override-input", other, "--", "web1"], { cwd: made.dir });
+    expect(stdout).toContain("trace: from another");
     expect(exitCode).toBe(0);
   });
 });

@@ -4,7 +4,8 @@
 
 destination() { # refuses what ssh or a store URI would read as an option or a parameter
   case $2 in
-    \[*:*\]) inner=${2#?}; case ${inner%?} in *[!0-9A-Fa-f.:%]*) ;; *) return 0 ;; esac ;;
+    \[*:*\]) inner=${2#?}; inner=${inner%?}   # IPv6, perhaps with a zone
+      case ${inner%%%*} in *[!0-9A-Fa-f.:]*) ;; *) case ${inner#*%} in -* | *[!A-Za-z0-9_.:-]*) ;; *) return 0 ;; esac ;; esac ;;
     [A-Za-z0-9_]*) case $2 in *[!A-Za-z0-9_.:%-]*) ;; *) return 0 ;; esac ;;
   esac
   refuse "$1 is no host name, address or user: $2"

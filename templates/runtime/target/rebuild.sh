@@ -52,9 +52,10 @@ activate() { # in the unit. First `test`, and only what works becomes the defaul
     dry-activate) stc dry-activate && finish unchanged "a dry run" ;;
   esac
 }
-stc() {
-  NIXOS_INSTALL_BOOTLOADER=0 "$new/bin/switch-to-configuration" "$1" && { [ "$1" != test ] || [ "$(is /run/current-system)" = "$new" ]; } && return
-  got=$? now=$(is /run/current-system) why=$(tail -n 1 "$d/log")
+stc() { # ACTION; exit 0 alone proves nothing
+  NIXOS_INSTALL_BOOTLOADER=0 "$new/bin/switch-to-configuration" "$1"; got=$?
+  now=$(is /run/current-system) why=$(tail -n 1 "$d/log")
+  case $1 in test) [ $got != 0 ] || [ "$now" != "$new" ] || return 0 ;; *) [ $got != 0 ] || return 0 ;; esac
   if [ "$now" = "$new" ]; then now='it runs now, but is not the boot default'; elif [ "$now" = "$old" ]; then now='the old system runs'; fi
   finish failed "switch-to-configuration $1 ended with $got ($now): $why"
 }
