@@ -1,8 +1,8 @@
 // The tasks of one host: its deployment, its steps, and a user's own tasks with what the report must know of them.
-import { commonSteps, type Host } from "./hosts.ts";
+import { builtinSteps, commonSteps, type Host } from "./hosts.ts";
 import { ownTask } from "./own-task.ts";
 import { flakeSource, word } from "./quote.ts";
-import { builtinSteps, type Context, sourceVariable, stepCall } from "./steps.ts";
+import { type BuiltinStep, type Context, sourceVariable, stepCall } from "./steps.ts";
 
 /** A command that stands in several tasks: written out once, with an anchor, and referred to after that. */
 export type Shared = { readonly anchor: string; readonly command: string };
@@ -55,7 +55,7 @@ export function planned({ host, steps }: HostTasks, deployment: "whole" | "witho
   return plan === "deploy-flake,deploy-secrets,rebuild" ? host.name : `${host.name}:${plan}`;
 }
 
-function call(host: Host, step: (typeof builtinSteps)[number], context: Context): Shared {
+function call(host: Host, step: BuiltinStep, context: Context): Shared {
   return { anchor: anchor(host, step), command: stepCall(step, host, context) };
 }
 

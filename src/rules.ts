@@ -1,7 +1,7 @@
 // Rules that no single option can tell: names that would mean two things, and steps that nobody defines.
-import { brokenHost, type Host, isStraight, parseHost } from "./hosts.ts";
+import { brokenHost, builtinSteps, type Host, parseHost } from "./hosts.ts";
 import { didYouMean } from "./nearest.ts";
-import { builtinSteps } from "./steps.ts";
+import { isStraight } from "./options.ts";
 
 /** What was read: the options of each host, and nix's message for each that could not be evaluated. */
 export type Input = {

@@ -1,9 +1,7 @@
 // The built-in steps of a host, each one call of the runtime with plain words.
-import type { Host, Secret } from "./hosts.ts";
+import type { builtinSteps, Host, Secret } from "./hosts.ts";
 import { word, wordWithEnvironment } from "./quote.ts";
 
-/** Names in the order of a deployment; `without-secrets` is several of the others. */
-export const builtinSteps = ["check-vars", "deploy-flake", "deploy-secrets", "rebuild"] as const;
 export type BuiltinStep = (typeof builtinSteps)[number];
 
 /** What all calls of a file share: the variable that starts the runtime, and how nix finds the hosts. */
