@@ -59,7 +59,7 @@ function call(host: Host, step: BuiltinStep, context: Context): Shared {
   return { anchor: anchor(host, step), command: stepCall(step, host, context) };
 }
 
-/** What go-task skips by `status` or `if` counts as done; what fails has said why. */
+/** What go-task skips by `status` or `if` counts as done; what fails has said why. A dry run of ours runs nothing of theirs. */
 function reportedTask(host: Host, name: string, { launcher }: Context): Task {
   const flags = `--host ${word(host.name)} --step ${word(name)}`;
   return {
@@ -67,7 +67,7 @@ function reportedTask(host: Host, name: string, { launcher }: Context): Task {
     prefix: host.name,
     cmds: [
       { cmd: `${launcher} start ${flags}`, silent: true },
-      { task: `${host.name}:${name}` },
+      { task: `${host.name}:${name}`, if: '[ "{{.LOLLYPOPS_DRY_RUN}}" != 1 ]' },
       { cmd: `${launcher} done ${flags}`, silent: true },
     ],
   };

@@ -195,8 +195,16 @@ describe("deploy, groups and steps", () => {
   });
 
   it("show every command with LOLLYPOPS_DRY_RUN, and run none", async () => {
-    const { dir } = await newFleet();
+    const made = await newFleet();
+    const { dir } = made;
+    const own = { cmds: ["echo should not run"] };
+    await made.change({
+      all: { lollypops: { tasks: ["deploy-flake", "deploy-secrets", "rebuild", "own"], extraTasks: { own } } },
+    });
+    await generate(made);
     const { stdout, exitCode } = await task(["deploy-all"], { cwd: dir, env: { LOLLYPOPS_DRY_RUN: "1" } });
+    expect(stdout).toContain("[web1] own: a task of your own, not run");
+    expect(stdout).not.toContain("should not");
     expect(exitCode).toBe(0);
     expect(stdout).toMatch(/\+ .*nix .*copy .*--to ssh:\/\/root@pop1/);
     expect(stdout).toMatch(/\+ new=\$\(ssh .*root@pop2 .*nix .*build/);

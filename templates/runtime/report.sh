@@ -28,7 +28,10 @@ verb_begin() {
   # One source for the whole run, whatever is edited meanwhile.
   [ -n "$dry" ] || { prefetch && say "$source$nl$dir" >"$run/source"; } || { rm -rf -- "$run"; exit 1; }
 }
-verb_start() { mark failed 'its own words are above'; }   # of a task that is the user's own
+verb_start() { # of a task that is the user's own
+  [ -z "$dry" ] || say "$step: a task of your own, not run"
+  mark failed 'its own words are above'
+}
 verb_done() { ! in_run || : >"$run/changed.$host"; done_step; }
 
 after() { # sets $next to the step after $1 in the plan $2, or '' at its end
