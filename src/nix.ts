@@ -21,7 +21,7 @@ export async function evaluate(flake: Flake, selectors: readonly string[], watch
   // Groups stand in the hosts' own configuration: with `@web` all must be read.
   const wanted = needsGroups(selectors) ? names : selectHosts(names.map(ungrouped), selectors);
   watch.progress(`evaluating ${wanted.length} of ${names.length} hosts`);
-  const read = await readHosts(flake, wanted, watch);
+  const read = await readHosts(flake, wanted, wanted.length === names.length, watch);
   if (!JSON.stringify(read.hosts).includes("/nix/store/")) return read;
   const source = await sourcePath(flake, watch);
   const portable = JSON.stringify(read.hosts).replaceAll(source, flakeSource);
@@ -37,9 +37,10 @@ async function listHosts(flake: Flake, watch: Watch): Promise<string[]> {
 
 type Read = { hosts: Record<string, unknown>; failures: Record<string, string>; skipped: string[] };
 
-async function readHosts(flake: Flake, names: readonly string[], watch: Watch): Promise<Read> {
+async function readHosts(flake: Flake, names: readonly string[], all: boolean, watch: Watch): Promise<Read> {
   try {
-    return { failures: {}, ...(await readTogether(flake, names, watch)) };
+    // The names of thousands of hosts would be too long for an argument.
+    return { failures: {}, ...(await readTogether(flake, all ? null : names, watch)) };
   } catch (error) {
     if (!(error instanceof FailedEvaluation)) throw error;
     return names.length === 1 ? failed(names[0] ?? "", error) : readOneByOne(flake, names, watch);
@@ -50,7 +51,7 @@ async function readOneByOne(flake: Flake, names: readonly string[], watch: Watch
   const all: Read = { hosts: {}, failures: {}, skipped: [] };
   for (const [index, name] of names.entries()) {
     watch.progress(`looking for the host that does not evaluate: ${index + 1} of ${names.length}`);
-    const one = await readHosts(flake, [name], watch);
+    const one = await readHosts(flake, [name], false, watch);
     Object.assign(all.hosts, one.hosts);
     Object.assign(all.failures, one.failures);
     all.skipped.push(...one.skipped);
@@ -65,7 +66,7 @@ const failed = (name: string, { nixMessage }: FailedEvaluation): Read => ({
   skipped: [],
 });
 
-async function readTogether(flake: Flake, hosts: readonly string[], watch: Watch) {
+async function readTogether(flake: Flake, hosts: readonly string[] | null, watch: Watch) {
   const args = JSON.stringify(JSON.stringify({ system: currentSystem(), hosts })).replaceAll("${", "\\${");
   const apply = `(${await readTemplate("hosts.nix")}) (builtins.fromJSON ${args})`;
   const result = JSON.parse(await evalApply(flake, apply, watch));

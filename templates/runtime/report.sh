@@ -26,7 +26,7 @@ verb_begin() {
   begin "$@"
   case $step in '' | deploy-flake | rebuild) ;; *) return 0 ;; esac
   # One source for the whole run, whatever is edited meanwhile.
-  [ -n "$dry" ] || { prefetch && say "$source$nl$dir" >"$run/source"; } || { rm -rf -- "$run"; exit 1; }
+  [ -n "$dry" ] || { prefetch && say "$source$nl$dir" >"$run/source"; } || { rm -f -- "$run/hosts.$name"; exit 1; }
 }
 verb_start() { # of a task that is the user's own
   [ -z "$dry" ] || say "$step: a task of your own, not run"
