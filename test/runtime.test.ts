@@ -668,7 +668,7 @@ describe.each(controls)("$shell as sh, only busybox: $spare", ({ shell, spare })
         "--",
         "name=a",
         "path=/x",
-        "cmd=env | grep -c LOLLYPOPS_S[HE] >&2; false",
+        "cmd=export -p | grep -c LOLLYPOPS_S[HE] >&2; false",
       ]);
       expect(result.stderr).toMatch(/^0\n/);
     });

@@ -81,7 +81,7 @@ debian_packages() {
     shellcheck:shellcheck busybox:busybox; do
     has "${pair%:*}" || missing+=("${pair#*:}")
   done
-  has task || has go || python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+  python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip) # go-task's releases, this one and an old one
   ((${#missing[@]} > 0)) || return 0
   has apt-get || die "needs ${missing[*]} (names of the Debian packages)"
   [[ " ${missing[*]} " != *' debootstrap '* ]] || missing+=(debian-archive-keyring)
