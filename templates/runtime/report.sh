@@ -10,23 +10,20 @@ sweep() { # runs that a kill left behind
     [ "$(born "$pid")" = "${old##*-}" ] || rm -rf -- "$old"
   done
 }
-begin() { # [--step STEP] HOST…
+verb_begin() { # HOST…
   [ $# -gt 0 ] || exit 2
   [ $# = 1 ] || [ -z "$LP_REMOTE_HOST" ] || refuse "LP_REMOTE_HOST=$LP_REMOTE_HOST would send $# hosts to one machine; deploy one host with it"
-  [ -n "$step" ] || plan=$usual
+  source=''
+  # One source for the whole run, whatever is edited meanwhile.
+  case $step in '' | deploy-flake | rebuild) [ -n "$dry" ] || prefetch || exit 1 ;; esac
   make_run
+  [ -z "$source" ] || say "$source$nl$dir" >"$run/source"
   for one; do
-    case $one in *:*) ;; *) one=$one:${step:-$plan} ;; esac
+    case $one in *:*) ;; *) one=$one:${step:-$usual} ;; esac
     # A whole deployment of a host happens once in a run, whichever groups it is in.
     [ -z "$step" ] || rm -f -- "$run/host.${one%%:*}" "$run/changed.${one%%:*}"
     say "$one"
   done >"$run/hosts.$name"
-}
-verb_begin() {
-  begin "$@"
-  case $step in '' | deploy-flake | rebuild) ;; *) return 0 ;; esac
-  # One source for the whole run, whatever is edited meanwhile.
-  [ -n "$dry" ] || { prefetch && say "$source$nl$dir" >"$run/source"; } || { rm -f -- "$run/hosts.$name"; exit 1; }
 }
 verb_start() { # of a task that is the user's own
   [ -z "$dry" ] || say "$step: a task of your own, not run"
