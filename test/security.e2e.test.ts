@@ -41,7 +41,7 @@ describe("others on the target", () => {
     await prepare({ hosts: { web1: { lollypops: { secrets: { files: only }, "home-manager": home } } } });
     // It plants links wherever it may write, for as long as the deployment goes on.
     const plant =
-      'while :; do for d in /run/lollypops/secrets.*/ops; do for f in changed same t.1 v1; do ln -sf /etc/shadow "$d/$f"; done; done; done 2>/dev/null';
+      'while :; do for d in /run/lollypops/secrets.*/ops; do for f in .changed .same t.1 .v1; do ln -sf /etc/shadow "$d/$f"; done; done; done 2>/dev/null';
     await ssh("pop1", `nohup timeout 20 sh -c '${plant}' >/dev/null 2>&1 &`, { user: "ops" });
     const { stdout } = await deploy("web1:deploy-secrets");
     await ssh("pop1", "pkill -u ops -f lollypops/secrets || :");

@@ -69,7 +69,7 @@ EOF
 }
 show() { [ -z "$verbose" ] || printf '%s\n' "+ $*" >&4; }   # a command, ready to paste
 
-# ---- the run: a directory named by go-task's pid and start time, made by `begin`, gone after `end`
+# ---- the run: a directory named by go-task's pid and start time, made by `begin`, swept by the next run
 born() {
   if [ -r /proc/self/stat ]; then
     read -r stat 2>/dev/null <"/proc/$1/stat" || return 1

@@ -24,7 +24,8 @@ connect() { # from --to, --ssh, --sudo and what the run overrides
   if [ -n "$sudo" ]; then
     [ -z "$LP_REMOTE_SUDO_COMMAND" ] || { split LP_REMOTE_SUDO_COMMAND "$LP_REMOTE_SUDO_COMMAND"; sudo=$quoted; }
     [ -z "$LP_REMOTE_SUDO_OPTS" ] || { split LP_REMOTE_SUDO_OPTS "$LP_REMOTE_SUDO_OPTS"; sudo_opts=$quoted; }
-    sudo="$sudo -n${sudo_opts:+ $sudo_opts}"   # -n: a prompt could reach nobody
+    case ${sudo##*/} in sudo | doas) sudo="$sudo -n" ;; esac   # a prompt could reach nobody
+    sudo=$sudo${sudo_opts:+ $sudo_opts}
   fi
   # The user's options first: ssh takes the first of each. ServerAlive notices a dead line.
   ssh_opts="$ssh_opts${ssh_opts:+ }-o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3"

@@ -31,7 +31,7 @@ collect() { # every value in a file with its owner and mode: all that can fail d
     case $mounts in *"$nl$path$nl"*) give_up "$name: $path is a mount point; set the path to its source" ;; esac
     parent=${path%/*}; enter "${parent:-/}"; file=$tmp/${path##*/}
     [ ! -e "$file" ] || give_up "$name: another secret has the path $path"
-    base64 -d <"$part/v$i" >"$file" || give_up "$name: no room, or bad data"
+    base64 -d <"$part/.v$i" >"$file" || give_up "$name: no room, or bad data"
     if [ "$key" != "$owner:$group $mode" ]; then
       own "$@"; set --; key="$owner:$group $mode" key_name=$name key_owner=$owner:$group key_mode=$mode orphan=''
       exists passwd "$owner" && exists group "$group" || { key_owner=0:0 key_mode=0400 orphan=1; }
@@ -76,7 +76,7 @@ as_writers() {
     else
       { printf '%s\n' "$text" "stage='$stage' who='$who' part='$part'" "nl='$nl'" 'take "$@"' "$1"; } |
         timeout -k 5 300 setpriv --reuid="$who" --regid="$(id -g -- "$who")" --init-groups env -i PATH="$PATH" HOME=/ sh 9>&-
-    fi 7>>"$stage/changed" 8>>"$stage/same" || return 1
+    fi 7>>"$stage/.changed" 8>>"$stage/.same" || return 1
   done
 }
 take() { # the words, into numbered variables
@@ -86,13 +86,13 @@ take() { # the words, into numbered variables
   done
 }
 receive() { # the values into files, still encoded, of a directory in memory; all of them, to the last byte
-  timeout 600 awk -v stage="$stage" -v end="E$mark" 'BEGIN { i = 1; file = stage "/v1" } $0 == end { whole = 1; exit }
-    $0 == "." { close(file); file = stage "/v" ++i; next } { print > file }
+  timeout 600 awk -v stage="$stage" -v end="E$mark" 'BEGIN { i = 1; file = stage "/.v1" } $0 == end { whole = 1; exit }
+    $0 == "." { close(file); file = stage "/.v" ++i; next } { print > file }
     END { exit !whole }' || give_up "the stream was cut; no secret was changed"
   i=0; while [ $i -lt $n ]; do
     i=$((i + 1)); get $i
-    [ "$(wc -c <"$stage/v$i")" = "$length" ] || give_up "$name: not all of it arrived; no secret was changed"
-    mv -- "$stage/v$i" "$stage/$as/"
+    [ "$(wc -c <"$stage/.v$i")" = "$length" ] || give_up "$name: not all of it arrived; no secret was changed"
+    mv -- "$stage/.v$i" "$stage/$as/"
   done
   for who in $writers; do [ "$who" = root ] || chown -R -- "$who:" "$stage/$who"; done
 }
@@ -122,13 +122,13 @@ main() {
   take "$@"
   lock; set_stage; receive
   as_writers prepare || exit 1
-  changed=$(wc -l <"$stage/changed") same=$(wc -l <"$stage/same")
+  changed=$(wc -l <"$stage/.changed") same=$(wc -l <"$stage/.same")
   if [ "$only" = compare ]; then
-    sed 's/^/would change: /' "$stage/changed"
+    sed 's/^/would change: /' "$stage/.changed"
     answer 'done' "$((changed)) would change, $((same)) unchanged"; return
   fi
   trap '' HUP INT TERM
   as_writers commit || { answer unknown "a rename failed: some of the secrets may be new, all of them are whole"; exit 1; }
-  sed 's/^/changed: /' "$stage/changed"
+  sed 's/^/changed: /' "$stage/.changed"
   answer 'done' "$((changed)) changed, $((same)) unchanged"
 }
