@@ -59,11 +59,14 @@ on_target() {
         eval "$ssh $ssh_opts -T -- \"\$to\" \"\$there\"" 2>&1
       printf '\n%s exit %s\n' "$mark" $?; } | hear
   )
-  { read -r at; read -r status; read -r outcome; IFS= read -r why; } <<EOF
-$heard
-EOF
+  told "$heard"
 }
 payload() { :; }
+told() { # the four lines that `hear` ends with
+  { read -r at; read -r status; read -r outcome; IFS= read -r why; } <<EOF
+$1
+EOF
+}
 hear() { # prints what is for the user; at the end tells what it heard for us, in four lines
   trap '' INT   # ends when the other side does, not before it has told why
   at='' status='' outcome='' why='' last='' blank=''

@@ -42,9 +42,7 @@ run_nix() { # one nix command, as quoted words, and what stands before it; ends 
   [ -z "$dry" ] || return 0
   mark=$(random)
   heard=$({ eval "nix $1" 2>&1 </dev/null; printf '\n%s exit %s\n' "$mark" $?; } | hear)
-  { read -r at; read -r status; read -r outcome; IFS= read -r why; } <<EOF
-$heard
-EOF
+  told "$heard"
   [ "$status" = 0 ] || fail failed "${why:-nix ${1%% *} failed}"
 }
 
