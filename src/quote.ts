@@ -32,31 +32,11 @@ export function wordWithEnvironment(text: string): string {
   );
 }
 
-/** Words for a command line, with blanks between. */
-export function words(list: readonly string[]): string {
-  return list.map(word).join(" ");
-}
-
 /** For what go-task templates and no shell reads: desc, summary, prompt, prefix. */
 export function template(text: string): string {
   if (!text.includes("{{")) return text;
   // a no-break space: nothing else keeps go-task from deleting it here
   return text.replaceAll("<no value>", "<no\u00a0value>").replaceAll("{{", '{{"{{"}}');
-}
-
-/** A string literal for the inside of a template action. Only a literal `<no value>` cannot be told there. */
-export function goString(text: string): string {
-  const escaped = text
-    .replace(/["\\]/g, "\\$&")
-    .replace(/\{\{|\}\}/g, (pair) => (pair === "{{" ? "\\x7b\\x7b" : "\\x7d\\x7d"))
-    .replace(/[\n\t]/g, (blank) => (blank === "\n" ? "\\n" : "\\t"));
-  return `"${escapeUnprintable(escaped)}"`;
-}
-
-/** A quoted attribute name of a Nix attribute path. */
-export function nixAttr(name: string): string {
-  const escaped = name.replace(/["\\]|\$(?=\{)/g, "\\$&").replaceAll("\r", "\\r");
-  return `"${escaped}"`;
 }
 
 /** Whether YAML must hold a text in double quotes: what else the yaml package writes, go-task's reader misreads. */

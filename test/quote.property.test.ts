@@ -6,16 +6,9 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Document, type Scalar, visit } from "yaml";
-import {
-  escapeUnprintable,
-  flakeSource,
-  goString,
-  needsYamlString,
-  template,
-  word,
-  words,
-  wordWithEnvironment,
-} from "../src/quote.ts";
+import { escapeUnprintable, flakeSource, needsYamlString, template, word, wordWithEnvironment } from "../src/quote.ts";
+
+const words = (list: readonly string[]) => list.map(word).join(" ");
 
 // Quoting is proven by the programs that read it: the real sh and the real go-task.
 const task = process.env["TASK_BIN"] ?? "task";
@@ -167,11 +160,6 @@ describe("through the real go-task", () => {
   test("references to the environment live, nothing else does", () => {
     const list = withSource([...withReferences(sample(300, 23)), ...sample(100, 24)]);
     same(goTask({ cmds: prints(list.map(wordWithEnvironment)) }), resolved(list.map(expanded)));
-  });
-
-  test("goString is the default of a variable", () => {
-    const list = sample(400, 25).map((text) => text.replaceAll("<no value>", ""));
-    same(goTask({ cmds: list.map((text) => `printf '%s\\0' {{.NOT_SET | default ${goString(text)} | q}}`) }), list);
   });
 
   test("template is what a description shows", () => {
