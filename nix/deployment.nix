@@ -16,6 +16,12 @@ let
 in
 {
   options.lollypops.deployment = {
+    local = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Deploy the machine that the tool runs on: without ssh.";
+    };
+
     local-evaluation = mkOption {
       type = types.bool;
       default = false;
@@ -75,6 +81,13 @@ in
         default = [ ];
         example = [ "--user=deploy" ];
         description = "Options of that command, one word each; `$NAME` means the control machine's environment.";
+      };
+
+      password-command = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "pass hosts/web1/ops";
+        description = "Shell command that prints sudo's password; it runs on the control machine.";
       };
     };
 

@@ -10,18 +10,23 @@ let
 
   secretsOf = secrets: {
     inherit (secrets) default-cmd cmd-name-prefix default-dir;
-    files = lib.mapAttrs (_: file: {
-      inherit (file)
-        name
-        vault-name
-        cmd
-        path
-        mode
-        owner
-        group-name
-        ;
-    }) secrets.files;
+    # A user may have the original module still, which knows fewer.
+    files = lib.mapAttrs (_: lib.filterAttrs (name: _: lib.elem name fileOptions)) secrets.files;
   };
+  fileOptions = [
+    "name"
+    "vault-name"
+    "cmd"
+    "path"
+    "mode"
+    "owner"
+    "group-name"
+    "restart-units"
+    "reload-units"
+    "when"
+    "allow-empty"
+    "in-initrd"
+  ];
 
   # Users whose home-manager configuration imports our module and has secrets.
   homeUsers = lib.filterAttrs (_: user: (user.lollypops.secrets.files or { }) != { }) (
@@ -44,13 +49,21 @@ in
       schema = 1;
       deployment = {
         inherit (cfg.deployment)
+          local
           local-evaluation
           deploy-method
           config-dir
           group
           groups
           ;
-        sudo = { inherit (cfg.deployment.sudo) enable command opts; };
+        sudo = {
+          inherit (cfg.deployment.sudo)
+            enable
+            command
+            opts
+            password-command
+            ;
+        };
         ssh = {
           inherit (cfg.deployment.ssh)
             command
@@ -60,7 +73,9 @@ in
             ;
         };
       };
-      secrets = secretsOf cfg.secrets;
+      secrets = secretsOf cfg.secrets // {
+        inherit (cfg.secrets) prune;
+      };
       inherit (cfg) tasks;
       extraTasks = lib.mapAttrs (_: lib.filterAttrs (_: value: value != null)) cfg.extraTasks;
       inherit problems;

@@ -11,6 +11,8 @@
       owner = "root";
     }))
     ./deployment.nix
+    ./prune.nix
+    ./owners.nix
     ./tasks.nix
     ./manifest.nix
   ];

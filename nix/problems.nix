@@ -13,30 +13,51 @@ let
   ];
 
   known = builtin ++ lib.attrNames cfg.extraTasks;
+  unknown = lib.subtractLists known (lib.unique cfg.tasks);
   unknownTasks = map (
     task:
     "lollypops.tasks names \"${task}\", which is neither a built-in task"
     + " (${lib.concatStringsSep ", " builtin}) nor one of lollypops.extraTasks."
-  ) (lib.subtractLists known (lib.unique cfg.tasks));
+  ) (lib.remove "check-secrets" unknown);
+  checkSecrets = lib.optional (lib.elem "check-secrets" unknown)
+    "lollypops.tasks names \"check-secrets\", which deploys nothing; run it by itself.";
   twice = map (task: "lollypops.tasks names \"${task}\" twice.") (
     lib.filter (task: lib.count (other: other == task) cfg.tasks > 1) (lib.unique cfg.tasks)
   );
 
-  places =
-    option: files: lib.mapAttrsToList (name: file: { ${file.path} = "${option}.secrets.files.${name}"; }) files;
-  allPlaces =
-    places "lollypops" cfg.secrets.files
+  filesOf =
+    option: files:
+    lib.mapAttrsToList (name: file: {
+      inherit file;
+      option = "${option}.secrets.files.${name}";
+    }) files;
+  allFiles =
+    filesOf "lollypops" cfg.secrets.files
     ++ lib.concatLists (
       lib.mapAttrsToList (
-        name: user: places "home-manager.users.${name}.lollypops" user.lollypops.secrets.files
+        name: user: filesOf "home-manager.users.${name}.lollypops" user.lollypops.secrets.files
       ) homeUsers
     );
-  duplicates = lib.filterAttrs (_: names: lib.length names > 1) (lib.zipAttrs allPlaces);
+  places = map ({ file, option }: { ${file.path} = option; }) allFiles;
+  duplicates = lib.filterAttrs (_: names: lib.length names > 1) (lib.zipAttrs places);
   duplicatePaths = lib.mapAttrsToList (
     path: names: "${lib.concatStringsSep " and " names} have the same path, ${path}."
   ) duplicates;
 
+  tooLate = map (
+    { option, ... }: "${option}.when must be \"before\" with in-initrd, since the boot entry is to hold it."
+  ) (lib.filter ({ file, ... }: (file.in-initrd or false) && file.when == "after") allFiles);
+
+  inherit (cfg.deployment) sudo;
+  password = lib.optionals (sudo.password-command != null) (
+    lib.optional (!sudo.enable) "lollypops.deployment.sudo.password-command needs sudo.enable."
+    ++ lib.optional (baseNameOf sudo.command != "sudo") (
+      "lollypops.deployment.sudo.command must be sudo for password-command,"
+      + " with its options in sudo.opts, not \"${sudo.command}\"."
+    )
+  );
+
   noHost = lib.optional (cfg.deployment.ssh.host == "")
     "lollypops.deployment.ssh.host is empty; set it, or networking.hostName.";
 in
-noHost ++ unknownTasks ++ twice ++ duplicatePaths
+noHost ++ password ++ unknownTasks ++ checkSecrets ++ twice ++ duplicatePaths ++ tooLate

@@ -3,7 +3,7 @@ place:
 { config, lib, ... }:
 let
   inherit (lib) literalExpression mkOption types;
-  inherit (import ./types.nix { inherit lib; }) absolutePath mode;
+  inherit (import ./types.nix { inherit lib; }) absolutePath mode unit;
   cfg = config.lollypops.secrets;
   defaults = place config;
 
@@ -57,6 +57,44 @@ let
           type = types.nullOr types.str;
           default = null;
           description = "Group of the file; null means the owner's own group.";
+        };
+
+        restart-units = mkOption {
+          type = types.listOf unit;
+          default = [ ];
+          example = [ "postgresql.service" ];
+          description = "Units of the system to restart when the secret changed, once in a deployment.";
+        };
+
+        reload-units = mkOption {
+          type = types.listOf unit;
+          default = [ ];
+          example = [ "nginx.service" ];
+          description = "Units of the system to reload when the secret changed, once in a deployment.";
+        };
+
+        when = mkOption {
+          type = types.enum [
+            "before"
+            "after"
+          ];
+          default = "before";
+          description = "Whether the secret is written before the new system is activated, or once it is.";
+        };
+
+        allow-empty = mkOption {
+          type = types.bool;
+          default = false;
+          description = "Accept a command that prints nothing.";
+        };
+
+        in-initrd = mkOption {
+          type = types.bool;
+          default = false;
+          description = ''
+            Whether the initial ramdisk holds the secret (`boot.initrd.secrets`), so that the boot entry is written anew
+            when the secret changed.
+          '';
         };
       };
     };

@@ -18,6 +18,15 @@ in
     description = "file mode in octal, such as \"0400\"";
   };
 
+  unit =
+    let
+      suffixes = "service|socket|target|timer|path|mount|slice|swap|automount|device|scope";
+    in
+    types.strMatching "[A-Za-z0-9:_.\\\\@-]+\\.(${suffixes})"
+    // {
+      description = "full name of a systemd unit, such as \"nginx.service\"";
+    };
+
   # What a key of a go-task task can hold; lists of several definitions are joined.
   taskValue =
     let

@@ -20,9 +20,9 @@ export type HostTasks = { readonly host: Host; readonly deploy: Task; readonly s
 export function hostTasks(host: Host, summaries: Readonly<Record<string, string>>, context: Context): HostTasks {
   if (host.error !== undefined) return brokenTasks(host, host.error, context);
   const own = Object.entries(host.extraTasks);
-  const calls = builtinSteps.map((step) => [step, call(host, step, context)] as const);
+  const calls = Object.fromEntries(builtinSteps.map((step) => [step, call(host, step, context)]));
   const commands: Record<string, unknown> = {
-    ...Object.fromEntries(calls),
+    ...calls,
     ...Object.fromEntries(own.map(([name]) => [name, { task: `${host.name}:${name}:reported` }])),
   };
   const deployment = (first: Task, tasks: readonly string[]): Task => {
@@ -35,7 +35,8 @@ export function hostTasks(host: Host, summaries: Readonly<Record<string, string>
     deploy: deployment({ desc: `Deploy ${host.name} (${host.tasks.join(", ")})` }, host.tasks),
     steps: {
       ...Object.fromEntries(
-        calls.map(([step, shared]) => [
+        // The runtime knows by the task's name that it is only to check.
+        Object.entries({ ...calls, "check-secrets": calls["deploy-secrets"] }).map(([step, shared]) => [
           step,
           { summary: summaries[step], prefix: host.name, ...vars([shared], context), cmd: shared },
         ]),

@@ -3,7 +3,10 @@ import { localNames, parseExtraTask, type TaskBody } from "./extra-tasks.ts";
 import { extraTasksIn, type Options, readOptions, type SecretOptions } from "./options.ts";
 import { word } from "./quote.ts";
 
-/** One secret: `cmd` prints it on the control machine, `path` is where it goes; `as` is the account that writes it. */
+/**
+ * One secret: `cmd` prints it on the control machine, `path` is where it goes; `as` is the account that writes it. Units are
+ * the system's.
+ */
 export type Secret = {
   readonly name: string;
   readonly cmd: string;
@@ -12,20 +15,30 @@ export type Secret = {
   readonly owner: string;
   readonly group: string | null;
   readonly as: string;
+  readonly when: "before" | "after";
+  readonly restart: readonly string[];
+  readonly reload: readonly string[];
+  readonly allowEmpty: boolean;
+  readonly inInitrd: boolean;
 };
+
+/** How to become root. */
+type Sudo = { readonly command: string; readonly opts: readonly string[]; readonly passwordCommand: string | null };
 
 /** A host to deploy. `error` is set instead of anything else when it could not be evaluated. */
 export type Host = {
   readonly name: string;
+  readonly local: boolean;
   readonly user: string | null;
   readonly address: string;
   readonly ssh: { readonly command: string; readonly opts: readonly string[] };
-  readonly sudo: { readonly command: string; readonly opts: readonly string[] } | null;
+  readonly sudo: Sudo | null;
   readonly localEvaluation: boolean;
   readonly deployMethod: "auto" | "copy" | "archive";
   readonly configDir: string;
   readonly groups: readonly string[];
   readonly secrets: readonly Secret[];
+  readonly prune: boolean;
   readonly tasks: readonly string[];
   readonly extraTasks: Readonly<Record<string, TaskBody>>;
   readonly derivations: readonly string[];
@@ -47,9 +60,9 @@ export function brokenHost(name: string, error: string): Host {
   return { ...toHost(name, options as Options, {}), error };
 }
 
-/** The steps of the tool's own, in the order of a deployment, and with what is made of them all that every host has. */
+/** The steps of the tool's own that a deployment can have, in its order; and all steps that every host has. */
 export const builtinSteps = ["check-vars", "deploy-flake", "deploy-secrets", "rebuild"] as const;
-export const commonSteps: readonly string[] = [...builtinSteps, "without-secrets"];
+export const commonSteps: readonly string[] = [...builtinSteps, "check-secrets", "without-secrets"];
 
 function ownTasks(host: string, extraTasks: Options["extraTasks"]) {
   const names = [...new Set([...commonSteps, ...Object.keys(extraTasks)])];
@@ -76,10 +89,11 @@ function toHost(name: string, input: Options, extraTasks: Host["extraTasks"]): H
   const home = Object.entries(input["home-manager"]?.users ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
   return {
     name,
+    local: input.deployment.local,
     user: ssh.user,
     address: ssh.host ?? name,
     ssh: { command: ssh.command, opts: withoutLogin(ssh.opts, ssh.user) },
-    sudo: sudo.enable ? { command: sudo.command, opts: sudo.opts } : null,
+    sudo: sudo.enable ? { command: sudo.command, opts: sudo.opts, passwordCommand: sudo["password-command"] } : null,
     localEvaluation: input.deployment["local-evaluation"],
     deployMethod: input.deployment["deploy-method"],
     configDir: input.deployment["config-dir"],
@@ -89,6 +103,7 @@ function toHost(name: string, input: Options, extraTasks: Host["extraTasks"]): H
       ...secretsOf(input.secrets, "root", "/var/src/lollypops-secrets"),
       ...home.flatMap(([user, { secrets }]) => secretsOf(secrets, user, `/home/${user}/lollypops-secrets`)),
     ],
+    prune: input.secrets.prune,
     tasks: input.tasks,
     extraTasks,
     derivations: input.derivations,
@@ -109,6 +124,11 @@ function secretsOf(secrets: SecretOptions, as: string, directory: string): Secre
         owner: file.owner ?? as,
         group: file["group-name"],
         as,
+        when: file.when,
+        restart: file["restart-units"],
+        reload: file["reload-units"],
+        allowEmpty: file["allow-empty"],
+        inInitrd: file["in-initrd"],
       };
     });
 }

@@ -25,6 +25,12 @@ const absolute = plain
   .refine(isStraight, "must not hold //, /./ or /../");
 const hidden = absolute.refine((path) => !/^\/nix\/store(\/|$)/.test(path), "is in the store, which anyone can read");
 const groupName = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_-]*$/, "is not a group name ([A-Za-z0-9_-]+)");
+const unit = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9:_.\\@-]+\.(?:service|socket|target|timer|path|mount|slice|swap|automount|device|scope)$/,
+    "is not the full name of a systemd unit, such as nginx.service",
+  );
 const account = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$/, "is not the name of a user or group");
 
 const sshSchema = z.strictObject({
@@ -35,33 +41,53 @@ const sshSchema = z.strictObject({
   login: z.unknown().optional(),
   run: z.unknown().optional(),
 });
+const sudoSchema = z
+  .strictObject({
+    enable: z.boolean().default(false),
+    command: filled.default("sudo"),
+    opts: z.array(text).default([]),
+    "password-command": filled.nullable().default(null),
+  })
+  .refine((sudo) => sudo["password-command"] === null || sudo.enable, {
+    error: "needs sudo.enable",
+    path: ["password-command"],
+  })
+  .refine((sudo) => sudo["password-command"] === null || /(?:^|\/)sudo$/.test(sudo.command), {
+    error: "must be sudo for password-command, with its options in sudo.opts",
+    path: ["command"],
+  });
 const deploymentSchema = z.strictObject({
+  local: z.boolean().default(false),
   "local-evaluation": z.boolean().default(false),
   "deploy-method": z.enum(["auto", "copy", "archive"]).default("auto"),
   "config-dir": absolute.default("/var/src/lollypops"),
   group: groupName.nullable().default(null),
   groups: z.array(groupName).default([]),
-  sudo: z
-    .strictObject({
-      enable: z.boolean().default(false),
-      command: filled.default("sudo"),
-      opts: z.array(text).default([]),
-    })
-    .prefault({}),
+  sudo: sudoSchema.prefault({}),
   ssh: sshSchema.prefault({}),
 });
-const secretSchema = z.strictObject({
-  name: plain.optional(),
-  "vault-name": text.optional(),
-  cmd: filled.optional(),
-  path: hidden.optional(),
-  mode: z
-    .string()
-    .regex(/^0?[0-7]{3,4}$/, "is not an octal mode such as 0400")
-    .default("0400"),
-  owner: account.optional(),
-  "group-name": account.nullable().default(null),
-});
+const secretSchema = z
+  .strictObject({
+    name: plain.optional(),
+    "vault-name": text.optional(),
+    cmd: filled.optional(),
+    path: hidden.optional(),
+    mode: z
+      .string()
+      .regex(/^0?[0-7]{3,4}$/, "is not an octal mode such as 0400")
+      .default("0400"),
+    owner: account.optional(),
+    "group-name": account.nullable().default(null),
+    "restart-units": z.array(unit).default([]),
+    "reload-units": z.array(unit).default([]),
+    when: z.enum(["before", "after"]).default("before"),
+    "allow-empty": z.boolean().default(false),
+    "in-initrd": z.boolean().default(false),
+  })
+  .refine((secret) => secret.when === "before" || !secret["in-initrd"], {
+    error: "must be before with in-initrd, since the boot entry is to hold it",
+    path: ["when"],
+  });
 const secretsSchema = z.strictObject({
   "default-cmd": filled.default("pass"),
   "cmd-name-prefix": text.default(""),
@@ -69,10 +95,11 @@ const secretsSchema = z.strictObject({
   "default-user": z.unknown().optional(),
   files: z.record(plain, secretSchema).default({}),
 });
+const systemSecretsSchema = secretsSchema.extend({ prune: z.boolean().default(false) });
 const hostSchema = z.strictObject({
   schema: z.literal(1).optional(),
   deployment: deploymentSchema.prefault({}),
-  secrets: secretsSchema.prefault({}),
+  secrets: systemSecretsSchema.prefault({}),
   "home-manager": z
     .strictObject({ users: z.record(account, z.strictObject({ secrets: secretsSchema.prefault({}) })) })
     .optional(),
@@ -133,8 +160,8 @@ function knownKeys(path: readonly string[]): string[] {
   const at = path.at(-1);
   if (path.length === 0) return Object.keys(hostSchema.shape);
   if (at === "deployment") return Object.keys(deploymentSchema.shape);
-  if (at === "sudo") return ["enable", "command", "opts"];
+  if (at === "sudo") return Object.keys(sudoSchema.shape);
   if (at === "ssh") return Object.keys(sshSchema.shape);
-  if (at === "secrets") return Object.keys(secretsSchema.shape);
+  if (at === "secrets") return Object.keys((path.length === 1 ? systemSecretsSchema : secretsSchema).shape);
   return path.includes("files") ? Object.keys(secretSchema.shape) : [];
 }

@@ -9,7 +9,8 @@ export function ownTask(host: Host, body: TaskBody, context: Context): Readonly<
   const { cmds, vars, dir, ...rest } = body;
   const text = JSON.stringify(body);
   const ready = readyCall(host, text, /\.REMOTE_/.test(text), context);
-  const variables = { ...mentioned(text, remoteVariables(host, context)), ...vars };
+  const source = ready?.includes(flakeSource) ? flakeSource : "";
+  const variables = { ...mentioned(text + source, remoteVariables(host, context)), ...vars };
   return {
     ...rest,
     prefix: rest.prefix ?? host.name,

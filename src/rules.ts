@@ -55,6 +55,8 @@ function checkSteps(host: Host): string[] {
   const known = [...builtinSteps, ...Object.keys(host.extraTasks)];
   const names = `${host.name}: lollypops.tasks names`;
   return [...new Set(host.tasks)].flatMap((task) => {
+    if (task === "check-secrets" && !known.includes(task))
+      return [`${names} ${task}, which deploys nothing; run it by itself: task ${host.name}:${task}`];
     if (!known.includes(task)) return [`${names} ${task}, which is no step of a deployment${didYouMean(task, known)}`];
     return host.tasks.indexOf(task) === host.tasks.lastIndexOf(task) ? [] : [`${names} ${task} twice`];
   });
@@ -62,7 +64,7 @@ function checkSteps(host: Host): string[] {
 
 /** Without an option the name is the address, and `@` would make a user of it. */
 function checkAddress(host: Host): string[] {
-  if (host.error !== undefined || !host.address.includes("@")) return [];
+  if (host.error !== undefined || host.local || !host.address.includes("@")) return [];
   return [`${host.name}: this name is no address; set lollypops.deployment.ssh.host`];
 }
 

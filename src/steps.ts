@@ -21,9 +21,7 @@ export function stepCall(step: BuiltinStep, host: Host, context: Context): strin
     case "deploy-flake":
       return [call, ...connection(host), ...flake(context), ...place(host), ...method(host)].join(" ");
     case "deploy-secrets":
-      return [[call, ...connection(host), ...secretNeeds(host), "--"].join(" "), ...host.secrets.map(secretWords)].join(
-        " \\\n  ",
-      );
+      return [[call, ...secretFlags(host), "--"].join(" "), ...host.secrets.map(secretWords)].join(" \\\n  ");
     case "rebuild":
       return [call, ...connection(host), ...flake(context), ...attribute(context), ...place(host), ...where(host)].join(
         " ",
@@ -57,15 +55,27 @@ export function sourceVariable(context: Context): { sh: string } {
   return { sh: [context.launcher, "source", ...flake(context)].join(" ") };
 }
 
+/** Where ssh goes, as `user@address`. */
+export function destination({ user, address }: Host): string {
+  return user === null ? address : `${user}@${address}`;
+}
+
 function connection(host: Host): string[] {
-  const flags = [`--to ${word(host.user === null ? host.address : `${host.user}@${host.address}`)}`];
-  if (host.ssh.command !== "ssh") flags.push(`--ssh ${word(host.ssh.command)}`);
-  flags.push(...host.ssh.opts.map((opt) => `--ssh-opt ${wordWithEnvironment(opt)}`));
+  const flags = host.local ? ["--local"] : login(host);
   if (host.sudo) flags.push(`--sudo ${word(host.sudo.command)}`);
   flags.push(...(host.sudo?.opts ?? []).map((opt) => `--sudo-opt ${wordWithEnvironment(opt)}`));
+  const password = host.sudo?.passwordCommand ?? null;
+  if (password !== null) flags.push(`--password-command ${word(password)}`);
   // A dot in a task's name matches any character, so `task web-1` would deploy web.1.
   if (host.name.includes(".")) flags.push("--called {{.ALIAS | q}}");
-  return [...flags, ...needs([host.ssh.command, ...host.ssh.opts], host.derivations)];
+  const programs = [...(host.local ? [] : [host.ssh.command, ...host.ssh.opts]), password ?? ""];
+  return [...flags, ...needs(programs, host.derivations)];
+}
+
+function login(host: Host): string[] {
+  const flags = [`--to ${word(destination(host))}`];
+  if (host.ssh.command !== "ssh") flags.push(`--ssh ${word(host.ssh.command)}`);
+  return [...flags, ...host.ssh.opts.map((opt) => `--ssh-opt ${wordWithEnvironment(opt)}`)];
 }
 
 const place = (host: Host) => (host.configDir === "/var/src/lollypops" ? [] : [`--config-dir ${word(host.configDir)}`]);
@@ -76,11 +86,18 @@ function attribute({ attribute: name }: Context): string[] {
   return name === "nixosConfigurations" ? [] : [`--attribute ${word(name)}`];
 }
 
-const secretNeeds = (host: Host) =>
-  needs(
-    host.secrets.map(({ cmd }) => cmd),
-    host.derivations,
-  );
+function secretFlags(host: Host): string[] {
+  const all = connection(host);
+  const commands = host.secrets.map(({ cmd }) => cmd);
+  return [...all, ...needs(commands, host.derivations).filter((flag) => !all.includes(flag)), ...settling(host)];
+}
+
+/** What is done with secrets beyond writing them; without a `rebuild` to come, units need not wait for one. */
+function settling({ tasks, extraTasks, prune }: Host): string[] {
+  const at = tasks.indexOf("deploy-secrets");
+  const rebuilds = at !== -1 && tasks.indexOf("rebuild") > at && !Object.hasOwn(extraTasks, "rebuild");
+  return [...(prune ? ["--prune"] : []), ...(rebuilds ? [] : ["--no-rebuild"])];
+}
 
 function secretWords(secret: Secret): string {
   const parts = [`name=${secret.name}`, `path=${secret.path}`];
@@ -88,6 +105,11 @@ function secretWords(secret: Secret): string {
   if (secret.owner !== "root") parts.push(`owner=${secret.owner}`);
   if (secret.group !== null) parts.push(`group=${secret.group}`);
   if (secret.as !== "root") parts.push(`as=${secret.as}`);
+  if (secret.when !== "before") parts.push(`when=${secret.when}`);
+  if (secret.restart.length > 0) parts.push(`restart=${secret.restart.join(",")}`);
+  if (secret.reload.length > 0) parts.push(`reload=${secret.reload.join(",")}`);
+  if (secret.allowEmpty) parts.push("empty=1");
+  if (secret.inInitrd) parts.push("initrd=1");
   return [...parts, `cmd=${secret.cmd}`].map(assignment).join(" ");
 }
 

@@ -1,7 +1,7 @@
 // The Taskfile as data: hosts first, then groups and the fleet. yaml.ts writes it down.
 import { type HostTasks, hostTasks, planned, type Task } from "./host-tasks.ts";
 import type { Host } from "./hosts.ts";
-import { type Context, flake } from "./steps.ts";
+import { type Context, destination, flake } from "./steps.ts";
 import type { Templates } from "./templates.ts";
 
 /** Tasks under a heading. */
@@ -55,7 +55,7 @@ function header(hosts: number, groups: number): string[] {
 }
 
 function section({ host, steps, deploy, reported }: HostTasks): Section {
-  const at = host.user === null ? host.address : `${host.user}@${host.address}`;
+  const at = host.local ? "this machine" : destination(host);
   const groups = host.groups.length > 0 ? ` (${host.groups.join(", ")})` : "";
   const named = (tasks: Readonly<Record<string, Task>>, suffix: string) =>
     Object.entries(tasks).map(([step, task]) => [`${host.name}:${step}${suffix}`, task] as const);

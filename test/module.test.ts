@@ -1,5 +1,15 @@
 /** The Nix side: templates/hosts.nix on real flakes, the wrapper, and the modules under nixpkgs' own `lib.evalModules`. */
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -251,6 +261,7 @@ describe(`the modules, under nixpkgs' lib${withLib}`, { skip: !lib }, () => {
     ['deployment.deploy-method = "push"', 'not of type `one of "auto", "copy", "archive"\''],
     ["secrets.files.a.path = ./secret", "not of type `absolute path outside the Nix store, as a string'"],
     ['secrets.files.a.mode = "u=r"', "`lollypops.secrets.files.a.mode' is not of type `file mode in octal"],
+    ['secrets.files.a.restart-units = [ "nginx" ]', 'type `full name of a systemd unit, such as "nginx.service"\''],
     ["extraTasks.a.cmds = [ (x: x) ]", "not of type `value of a go-task key'"],
     ["manifest = { }", "`lollypops.manifest' is read-only"],
   ])("say what is wrong with %s", async (option, message) => {
@@ -258,6 +269,98 @@ describe(`the modules, under nixpkgs' lib${withLib}`, { skip: !lib }, () => {
       `(import (root + "/test/module/stubs.nix") { inherit lib; }).manifest [ { lollypops.${option}; } ]`,
     );
     expect([exitCode, stderr]).toEqual([1, expect.stringContaining(message)]);
+  });
+});
+
+const asRoot = process.platform === "linux" && process.getuid?.() === 0 ? "" : " (not run: only root gives files away)";
+describe(`nix/owners.sh${asRoot}`, { skip: asRoot !== "" }, () => {
+  /** The script with `lines` waiting for it, on files of root's alone; as in NixOS, no command of it may fail. */
+  async function settle(lines: (dir: string) => string[], path = "") {
+    const dir = mkdtempSync(join(scratch, "owners-"));
+    for (const file of ["own", "group", "set id ", "nobody", "nogroup", "target"]) secret(dir, file);
+    symlinkSync("target", join(dir, "link"));
+    for (const place of ["open", "real"]) secret(dir, `${place}/secret`);
+    chmodSync(join(dir, "open"), 0o777);
+    symlinkSync("real", join(dir, "linked"));
+    const waiting = lines(dir).map((line) => `${line}\n`);
+    writeFileSync(join(dir, "pending"), waiting.join(""));
+    const text = script(dir);
+    const env = { PATH: path + process.env["PATH"] };
+    const snippet = `failed=0; trap failed=1 ERR; ${text}\nexit $failed`;
+    const inBash = await execa("bash", ["-c", snippet], { reject: false, env });
+    const inSh = await execa("sh", ["-euc", text], { reject: false, env });
+    expect([inBash.exitCode, inSh.exitCode, inSh.stderr]).toEqual([0, 0, inBash.stderr]);
+    expect(readFileSync(join(dir, "pending"), "utf8")).toBe(waiting.join(""));
+    const state = async (file: string) => (await execa("stat", ["-c", "%U:%G %a", join(dir, file)])).stdout;
+    return { state, stderr: inSh.stderr.replaceAll(dir, "") };
+  }
+
+  const script = (dir: string) =>
+    readFileSync(join(root, "nix/owners.sh"), "utf8").replaceAll("/var/lib/lollypops/pending", join(dir, "pending"));
+
+  function secret(dir: string, file: string) {
+    mkdirSync(dirname(join(dir, file)), { recursive: true });
+    writeFileSync(join(dir, file), "secret", { mode: 0o400 });
+  }
+
+  it("gives a secret to the owner and group that it waited for, with its mode", async () => {
+    const { state, stderr } = await settle((dir) => [
+      "run 0123456789abcdef",
+      `own daemon - 0440 ${dir}/own`,
+      "unit restart nginx.service 0123456789abcdef",
+      `own root daemon 0640 ${dir}/group`,
+      `own nobody daemon 6750 ${dir}/set id `,
+      "initrd",
+      `prune root 1:2 ${dir}/target`,
+    ]);
+    expect(stderr).toBe("");
+    expect(await state("own")).toBe("daemon:daemon 440");
+    expect(await state("group")).toBe("root:daemon 640");
+    expect(await state("set id ")).toBe("nobody:daemon 6750");
+    expect(await state("target")).toBe("root:root 400");
+  });
+
+  it("leaves root's what waits for others still, is gone or is no file", async () => {
+    const { state, stderr } = await settle((dir) => [
+      `own no-such-user - 0440 ${dir}/nobody`,
+      `own daemon no-such-group 0440 ${dir}/nogroup`,
+      `own daemon - 0440 ${dir}/link`,
+      `own daemon - 0440 ${dir}/gone`,
+      `own daemon - 0440 ${dir}/real`,
+    ]);
+    expect(stderr).toBe("");
+    for (const file of ["nobody", "nogroup", "target"]) expect(await state(file)).toBe("root:root 400");
+    expect(await state("real")).toMatch(/^root:root 7/);
+  });
+
+  it("writes nowhere that others can put something else", async () => {
+    const { state, stderr } = await settle((dir) => [
+      `own daemon - 0440 ${dir}/open/secret`,
+      `own daemon - 0440 ${dir}/linked/secret`,
+    ]);
+    const refused = (file: string) =>
+      `lollypops: ${file} stays root's: a parent is a symbolic link, or others can change it`;
+    expect(stderr).toBe(`${refused("/open/secret")}\n${refused("/linked/secret")}`);
+    expect([await state("open/secret"), await state("real/secret")]).toEqual(["root:root 400", "root:root 400"]);
+  });
+
+  it("tells a failure, fails nothing, and goes on", async () => {
+    const bin = join(scratch, "bin");
+    mkdirSync(bin);
+    const chown =
+      '#!/bin/sh\nPATH=${PATH#*:}\ncase $* in *own) echo read-only >&2; exit 1 ;; *) exec chown "$@" ;; esac\n';
+    writeFileSync(join(bin, "chown"), chown, { mode: 0o755 });
+    const { state, stderr } = await settle(
+      (dir) => [`own daemon - 0440 ${dir}/own`, `own daemon - 0440 ${dir}/group`],
+      `${bin}:`,
+    );
+    expect(stderr).toBe("read-only");
+    expect([await state("own"), await state("group")]).toEqual(["root:root 400", "daemon:daemon 440"]);
+  });
+
+  it("is done at once where nothing waits", async () => {
+    const { stdout, stderr } = await execa("sh", ["-euc", `PATH=/nowhere; ${script("/nowhere")}`]);
+    expect(stdout + stderr).toBe("");
   });
 });
 

@@ -32,6 +32,27 @@ test.each<[string, Record<string, unknown>, Record<string, string>, string]>([
   ["@ without an address", {}, { "a@b": "error" }, ""],
   ["@ with an address", { "a@b": { deployment: { ssh: { host: "b" } } } }, {}, ""],
   ["a step of the user's", { web1: { tasks: ["check"], extraTasks: { check: "true" } } }, {}, ""],
+  [
+    "a step that deploys nothing",
+    { web1: { tasks: ["check-secrets"] } },
+    {},
+    "web1: lollypops.tasks names check-secrets, which deploys nothing; run it by itself: task web1:check-secrets",
+  ],
+  [
+    "check-secrets of the user's",
+    { web1: { tasks: ["check-secrets"], extraTasks: { "check-secrets": "true" } } },
+    {},
+    "",
+  ],
+  ["@ without an address, on this machine", { "a@b": { deployment: { local: true } } }, {}, ""],
+  [
+    "a password with local evaluation",
+    {
+      web1: { deployment: { "local-evaluation": true, sudo: { enable: true, "password-command": "pass ops" } } },
+    },
+    {},
+    "",
+  ],
   ["the group default", { web1: { deployment: { group: "default" } } }, {}, ""],
   [
     "the groups' default",

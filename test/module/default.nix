@@ -11,9 +11,20 @@ let
   alice = home [
     {
       lollypops.secrets.cmd-name-prefix = "users/alice/";
-      lollypops.secrets.files.ntfy = { };
+      lollypops.secrets.files.ntfy.restart-units = [ "nginx.service" ];
     }
   ];
+
+  foreign.lollypops.secrets.files.db.owner = "postgres";
+  owners =
+    modules:
+    let
+      inherit (stubs.system modules) config;
+    in
+    {
+      snippets = config.system.activationScripts;
+      inherit (config.systemd) services;
+    };
   users = {
     inherit alice;
     bob = home [ ];
@@ -26,6 +37,7 @@ in
     expected = {
       schema = 1;
       deployment = {
+        local = false;
         local-evaluation = false;
         deploy-method = "auto";
         config-dir = "/var/src/lollypops";
@@ -35,6 +47,7 @@ in
           enable = false;
           command = "sudo";
           opts = [ ];
+          password-command = null;
         };
         ssh = {
           command = "ssh";
@@ -47,6 +60,7 @@ in
         default-cmd = "pass";
         cmd-name-prefix = "";
         default-dir = "/var/src/lollypops-secrets";
+        prune = false;
         files = { };
       };
       tasks = [
@@ -84,6 +98,11 @@ in
       mode = "0400";
       owner = "root";
       group-name = null;
+      restart-units = [ ];
+      reload-units = [ ];
+      when = "before";
+      allow-empty = false;
+      in-initrd = false;
     };
   };
 
@@ -184,8 +203,38 @@ in
         mode = "0400";
         owner = "alice";
         group-name = null;
+        restart-units = [ "nginx.service" ];
+        reload-units = [ ];
+        when = "before";
+        allow-empty = false;
+        in-initrd = false;
       };
     };
+  };
+
+  # The original home-manager module beside our NixOS module.
+  testUsersOfTheOriginalModule = {
+    expr =
+      let
+        secrets = {
+          default-cmd = "pass";
+          cmd-name-prefix = "";
+          default-dir = "/home/alice/lollypops-secrets";
+          files.a = {
+            name = "a";
+            path = "/home/alice/a";
+          };
+        };
+        data = manifest [ { home-manager.users.alice.lollypops = { inherit secrets; }; } ];
+      in
+      [
+        (data.home-manager.users.alice.secrets == secrets)
+        data.problems
+      ];
+    expected = [
+      true
+      [ ]
+    ];
   };
 
   testUnknownTask = {
@@ -203,9 +252,178 @@ in
     expected = [
       (
         "lollypops.tasks names \"reboot\", which is neither a built-in task"
-        + " (check-vars, deploy-flake, deploy-secrets, rebuild, without-secrets) nor one of lollypops.extraTasks."
+        + " (check-vars, deploy-flake, deploy-secrets, rebuild) nor one of lollypops.extraTasks."
+      )
+      "lollypops.tasks names \"reboot\" twice."
+    ];
+  };
+
+  testCheckSecretsDeploysNothing = {
+    expr = map problems [
+      [ { lollypops.tasks = [ "check-secrets" ]; } ]
+      [
+        {
+          lollypops.tasks = [ "check-secrets" ];
+          lollypops.extraTasks.check-secrets.cmds = [ "true" ];
+        }
+      ]
+    ];
+    expected = [
+      [ "lollypops.tasks names \"check-secrets\", which deploys nothing; run it by itself." ]
+      [ ]
+    ];
+  };
+
+  testPasswordCommand = {
+    expr = map (sudo: problems [ { lollypops.deployment = { inherit sudo; }; } ]) [
+      {
+        enable = true;
+        command = "/run/wrappers/bin/sudo";
+        password-command = "pass ops";
+      }
+      { password-command = "pass ops"; }
+      {
+        enable = true;
+        command = "sudo -E";
+        password-command = "pass ops";
+      }
+    ];
+    expected = [
+      [ ]
+      [ "lollypops.deployment.sudo.password-command needs sudo.enable." ]
+      [
+        (
+          "lollypops.deployment.sudo.command must be sudo for password-command,"
+          + " with its options in sudo.opts, not \"sudo -E\"."
+        )
+      ]
+    ];
+  };
+
+  testPasswordCommandWithLocalEvaluation = {
+    expr = problems [
+      {
+        lollypops.deployment.local-evaluation = true;
+        lollypops.deployment.sudo.enable = true;
+        lollypops.deployment.sudo.password-command = "pass ops";
+      }
+    ];
+    expected = [ ];
+  };
+
+  testInitrdSecretsComeBefore = {
+    expr = problems [
+      {
+        home-manager.users.alice = home [
+          {
+            lollypops.secrets.files.b.when = "after";
+            lollypops.secrets.files.b.in-initrd = true;
+          }
+        ];
+        lollypops.secrets.files.a.when = "after";
+        lollypops.secrets.files.a.in-initrd = true;
+        lollypops.secrets.files.c.when = "after";
+      }
+    ];
+    expected = [
+      (
+        "lollypops.secrets.files.a.when must be \"before\" with in-initrd,"
+        + " since the boot entry is to hold it."
+      )
+      (
+        "home-manager.users.alice.lollypops.secrets.files.b.when must be \"before\" with in-initrd,"
+        + " since the boot entry is to hold it."
       )
     ];
+  };
+
+  # Of home-manager's secrets too the host decides.
+  testUsersHaveNoPrune = {
+    expr =
+      (builtins.tryEval (builtins.deepSeq (home [ { lollypops.secrets.prune = true; } ]).lollypops null))
+      .success;
+    expected = false;
+  };
+
+  testLocalKeepsTheAddress = {
+    expr = (manifest [ { lollypops.deployment.local = true; } ]).deployment.ssh.host;
+    expected = "web1";
+  };
+
+  # Accounts that the activation script makes: a snippet after them.
+  testOwnersBySnippet = {
+    expr = owners [ foreign ];
+    expected = {
+      snippets.lollypops = {
+        deps = [
+          "users"
+          "groups"
+        ];
+        text = builtins.readFile ../../nix/owners.sh;
+      };
+      services = { };
+    };
+  };
+
+  testOwnersByUnit = {
+    expr = map (manager: owners [ foreign manager ]) [
+      { systemd.sysusers.enable = true; }
+      { services.userborn.enable = true; }
+    ];
+    expected =
+      let
+        unit = {
+          snippets = { };
+          services.lollypops-owners = {
+            description = "Owners of secrets that waited for them";
+            wantedBy = [
+              "sysinit.target"
+              "sysinit-reactivation.target"
+            ];
+            before = [
+              "sysinit.target"
+              "sysinit-reactivation.target"
+              "shutdown.target"
+            ];
+            after = [
+              "local-fs.target"
+              "systemd-sysusers.service"
+              "userborn.service"
+            ];
+            conflicts = [ "shutdown.target" ];
+            unitConfig = {
+              DefaultDependencies = false;
+              ConditionPathExists = "/var/lib/lollypops/pending";
+            };
+            serviceConfig.Type = "oneshot";
+            path = [
+              "/nix/store/00000000000000000000000000000000-coreutils"
+              "/nix/store/00000000000000000000000000000000-getent"
+            ];
+            script = builtins.readFile ../../nix/owners.sh;
+          };
+        };
+      in
+      [
+        unit
+        unit
+      ];
+  };
+
+  # A group can be missing as well; root's own secrets never wait.
+  testOwnersOnlyWhereNeeded = {
+    expr = lib.mapAttrs (_: file: (owners [ { lollypops.secrets.files.a = file; } ]).snippets != { }) {
+      plain = { };
+      rootGroup.group-name = "root";
+      group.group-name = "web";
+      owner.owner = "web";
+    };
+    expected = {
+      plain = false;
+      rootGroup = false;
+      group = true;
+      owner = true;
+    };
   };
 
   testDuplicatePaths = {
@@ -252,6 +470,12 @@ in
       opts.deployment.ssh.opts = "-A";
       configDir.deployment.config-dir = "var/src";
       mode.secrets.files.a.mode = "u=r";
+      unit.secrets.files.a.restart-units = [ "nginx" ];
+      units.secrets.files.a.reload-units = "nginx.service";
+      blank.secrets.files.a.reload-units = [ "a b.service" ];
+      comma.secrets.files.a.reload-units = [ "a.service,b.service" ];
+      when.secrets.files.a.when = "later";
+      password.deployment.sudo.password-command = [ "pass" ];
       relative.secrets.files.a.path = "secrets/a";
       literal.secrets.files.a.path = ./default.nix;
       inStore.secrets.files.a.path = "${builtins.storeDir}/x";

@@ -1,6 +1,7 @@
 # Every option of the NixOS module, with a value that is not its default, as the manifest shows it.
 {
   deployment = {
+    local = true;
     local-evaluation = true;
     deploy-method = "archive";
     config-dir = "/etc/lollypops";
@@ -11,8 +12,9 @@
     ];
     sudo = {
       enable = true;
-      command = "doas";
-      opts = [ "-n" ];
+      command = "/run/wrappers/bin/sudo";
+      opts = [ "-E" ];
+      password-command = "pass hosts/web1";
     };
     ssh = {
       command = "/usr/bin/ssh";
@@ -25,6 +27,7 @@
     default-cmd = "gopass show -o";
     cmd-name-prefix = "fleet/";
     default-dir = "/run/secrets";
+    prune = true;
     files.db = {
       name = "database";
       vault-name = "db/prod";
@@ -33,6 +36,29 @@
       mode = "0440";
       owner = "postgres";
       group-name = "backup";
+      restart-units = [
+        "postgresql.service"
+        "pgbouncer@main.service"
+      ];
+      reload-units = [ "dev-disk-by\\x2dlabel-data.mount" ];
+      when = "after";
+      allow-empty = true;
+      in-initrd = false;
+    };
+    # What the boot entry holds cannot come after it.
+    files.luks = {
+      name = "luks-key";
+      vault-name = "luks/web1";
+      cmd = "pass luks/web1";
+      path = "/etc/luks.key";
+      mode = "0600";
+      owner = "disk";
+      group-name = "disk";
+      restart-units = [ ];
+      reload-units = [ ];
+      when = "before";
+      allow-empty = false;
+      in-initrd = true;
     };
   };
   tasks = [

@@ -8,6 +8,8 @@ rec {
       type = "derivation";
       outPath = "/nix/store/00000000000000000000000000000000-${name}";
     };
+    coreutils = "/nix/store/00000000000000000000000000000000-coreutils";
+    getent = "/nix/store/00000000000000000000000000000000-getent";
     gitMinimal = "/nix/store/00000000000000000000000000000000-git";
     callPackage = _: _: "/nix/store/00000000000000000000000000000000-lollypops-gen";
   };
@@ -18,6 +20,32 @@ rec {
     config.networking.hostName = lib.mkDefault "web1";
     config.home-manager = lib.mkDefault { };
   };
+
+  # What of NixOS the owners of secrets go by.
+  system =
+    modules:
+    let
+      enable = lib.mkEnableOption "it";
+      any = lib.mkOption {
+        type = lib.types.attrsOf lib.types.raw;
+        default = { };
+      };
+    in
+    lib.evalModules {
+      class = "nixos";
+      specialArgs.pkgs = pkgs;
+      modules = [
+        (import ../../nix/nixos.nix)
+        base
+        {
+          options.system.activationScripts = any;
+          options.systemd.services = any;
+          options.systemd.sysusers = { inherit enable; };
+          options.services.userborn = { inherit enable; };
+        }
+      ]
+      ++ modules;
+    };
 
   evaluate =
     modules:
