@@ -103,7 +103,7 @@ describe("secrets", () => {
     const more = { a: { ...paths.a, content: "new" }, other: { ...paths.other, content: "new" } };
     const cwd = await taskfile({ ...more, b: { path: `${dir}/full/b`, content: "x".repeat(300_000) } });
     const { output, status } = await deploy(cwd);
-    expect(output).toMatch(/web1: deploy-secrets failed: b: no room/);
+    expect(output).toMatch(/web1: deploy-secrets failed: no room in \/srv\/secrets\/full/);
     expect(status).toBe(1);
     expect(await look()).toBe(before);
     await ssh(host, `umount ${dir}/full`);
@@ -162,7 +162,7 @@ describe("secrets", () => {
   test("its owner does not exist yet: only root can read it, until the owner is there", async () => {
     const cwd = await taskfile({ a: { path: `${dir}/a`, owner: "latecomer", mode: "0444" }, b: { path: `${dir}/b` } });
     const first = await deploy(cwd);
-    expect(first.output).toContain("a: latecomer does not exist yet; only root can read it until the next deployment");
+    expect(first.output).toContain("a: latecomer does not exist yet; only root can read it until a rebuild changes that");
     expect(first.status).toBe(0);
     const stat = () => ssh(host, `stat -c '%U:%G %a' ${dir}/a`);
     expect(await stat()).toBe("root:root 400\n");

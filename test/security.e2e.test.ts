@@ -95,7 +95,7 @@ describe("this machine", () => {
       cwd: place.dir,
       env: { PATH: `${bin}:${process.env["PATH"]}` },
     });
-    expect(stdout).toContain("web1: deploy-secrets failed: cut: base64 failed; nothing was sent");
+    expect(stdout).toContain("web1: deploy-secrets failed: base64 failed; nothing was sent");
   });
 
   it("notes in a directory that somebody else can replace are not believed", async () => {

@@ -46,11 +46,19 @@ split() { # sets $quoted to the words of $2, split by shell quoting rules and ne
   [ -z "$begun" ] || { quote "$piece"; list="$list $quoted"; }
   quoted=${list# }
 }
-random() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
-printable() { printf '%s' "$1" | tr -d '\000-\037\177'; }
+set_marks() { # $mark and $gate to random words
+  mark='' gate=''
+  for byte in $(od -An -N32 -tx1 /dev/urandom); do
+    if [ ${#mark} -lt 32 ]; then mark=$mark$byte; else gate=$gate$byte; fi
+  done
+}
+set_printable() { # $printable, to $1 without control characters
+  printable=$1
+  case $1 in *[![:print:]]*) printable=$(printf '%s' "$1" | tr -d '\000-\037\177') ;; esac
+}
 
 # ---- the variables of a run: they come as one text, since `task x NAME=value` reaches no command's environment
-settings='LP_REMOTE_HOST LP_REMOTE_USER LP_REMOTE_COMMAND LP_REMOTE_SSH_OPTS LP_REMOTE_SUDO_COMMAND LP_REMOTE_SUDO_OPTS REBUILD_ACTION LOLLYPOPS_DRY_RUN LOLLYPOPS_FLAKE CLI_VERBOSE USER_WORKING_DIR TASKFILE_DIR'
+settings='LP_REMOTE_HOST LP_REMOTE_USER LP_REMOTE_COMMAND LP_REMOTE_SSH_OPTS LP_REMOTE_SUDO_COMMAND LP_REMOTE_SUDO_OPTS REBUILD_ACTION SECRET LOLLYPOPS_SECRETS_IN_TURN LOLLYPOPS_DRY_RUN LOLLYPOPS_FLAKE TASK CLI_VERBOSE USER_WORKING_DIR TASKFILE_DIR'
 read_settings() { # lines NAME=value, just these and in this order
   { for setting in $settings; do
       IFS= read -r line; [ "${line%%=*}" = "$setting" ] || refuse "a variable of this run holds a line break: $line"
@@ -59,8 +67,11 @@ read_settings() { # lines NAME=value, just these and in this order
     ! IFS= read -r line || refuse "a variable of this run holds a line break: $line"; } <<EOF
 $1
 EOF
-  case $LOLLYPOPS_DRY_RUN in '' | 0) dry='' ;; 1) dry=1 ;; *) refuse "LOLLYPOPS_DRY_RUN is 1 or 0, not $LOLLYPOPS_DRY_RUN" ;; esac
-  verbose=$dry; [ "$CLI_VERBOSE" != true ] || verbose=1
+  for switch in LOLLYPOPS_DRY_RUN LOLLYPOPS_SECRETS_IN_TURN; do
+    eval "case \$$switch in 0) $switch='' ;; '' | 1) ;; *) refuse \"$switch is 1 or 0, not \$$switch\" ;; esac"
+  done
+  dry=$LOLLYPOPS_DRY_RUN verbose=$LOLLYPOPS_DRY_RUN
+  [ "$CLI_VERBOSE" != true ] || verbose=1
   case ${REBUILD_ACTION:=switch} in
     switch | boot | test | dry-activate | build) ;;
     *) refuse "REBUILD_ACTION is switch, boot, test, dry-activate or build, not $REBUILD_ACTION" ;;
@@ -85,10 +96,10 @@ find_run() {
 }
 ours() { [ -d "$1" ] && [ -O "$1" ] && [ ! -L "$1" ]; }
 in_run() { ours "$runs" && ours "$run"; }   # what somebody else made does not count
-make_run() { mkdir -p -- "$runs" && mkdir -p -- "$run" && in_run || refuse "cannot keep notes in $runs"; sweep; }
+make_run() { in_run || { mkdir -p -- "$run" && in_run || refuse "cannot keep notes in $runs"; sweep; }; }
 mark() { # what became of this host, for `end`: OUTCOME STEP WORDS
   in_run || return 0
-  printf '%s\n' "$1 $step $(printable "$2")" >"$run/host.$host.$$" && mv -f "$run/host.$host.$$" "$run/host.$host"
+  set_printable "$2"; printf '%s\n' "$1 $step $printable" >"$run/host.$host"
 }
 
 # ---- how a step ends: 0 deployed or unchanged, 1 failed, 4 unreachable, 5 unknown, 130 interrupted

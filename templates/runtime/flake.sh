@@ -40,7 +40,7 @@ realise() {
 run_nix() { # one nix command, as quoted words, and what stands before it; ends the step if it fails, with its last words
   show "${2-}$nix_words $1"
   [ -z "$dry" ] || return 0
-  mark=$(random)
+  set_marks
   heard=$({ eval "nix $1" 2>&1 </dev/null; printf '\n%s exit %s\n' "$mark" $?; } | hear)
   told "$heard"
   [ "$status" = 0 ] || fail failed "${why:-nix ${1%% *} failed}"
@@ -64,7 +64,7 @@ verb_deploy_flake() {
   quote "$config_dir/flake"; link=$quoted
   if [ -n "$dry" ]; then
     [ "$method" = copy ] || show "$nix_words flake archive --json $flake_q   # its paths are copied as well"
-    show_copy "$source"
+    [ -n "$local" ] || show_copy "$source"
     show_there '' "nix-store --realise $source --add-root $link --indirect"
     changed 'shown, not run'; done_step
   fi
@@ -91,7 +91,24 @@ copy_words() { # nix copy of $1; $2: what serves the store there, if not the log
 }
 show_copy() { copy_words "$1" "${2-}"; show "NIX_SSHOPTS=$sshopts $nix_words $words"; }
 copy_to_target() { # PATHS [REMOTE-PROGRAM]
+  [ -z "$local" ] || return 0
   copy_words "$(printf '%s' "$1" | tr '\n' ' ')" "${2-}"
   NIX_SSHOPTS=$ssh_opts; export NIX_SSHOPTS
   run_nix "$words" "NIX_SSHOPTS=$sshopts "
+}
+import_to_target() { # SYSTEM: what the store there lacks of it, where sudo takes a password from a pipe, so that nix cannot call it
+  show_there '' "nix-store --import"   # of what nix-store --export prints
+  [ -z "$dry" ] || return 0
+  closure=$(nix-store --query --requisites "$1") || fail failed "nix-store --query --requisites $1"
+  # shellcheck disable=SC2086 # store paths
+  on_target import '' $closure
+  expect missing
+  [ -n "$why" ] || return 0
+  missing=$why
+  # shellcheck disable=SC2317,SC2086 # on_target calls it
+  payload() { nix-store --export $missing; }
+  on_target import import
+  expect imported
+  # shellcheck disable=SC2317
+  payload() { :; }
 }

@@ -6,8 +6,8 @@ set -u
 umask 077
 locale=${LC_ALL-}; LC_ALL=C
 exec 4>&1
-unset name path cmd secrets source user dir   # whatever is exported under these names is no business of children
-host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' local_evaluation='' nix_opts='' needs='' called=''
+unset name path cmd secrets source user dir password value values   # whatever is exported under these names is no business of children
+host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark=''
 flake=. config_dir=/var/src/lollypops method=auto attribute=nixosConfigurations
 read_settings "${LOLLYPOPS_SET_@HASH@%"$nl"}"
 unset LOLLYPOPS_@HASH@ LOLLYPOPS_SH_@HASH@ LOLLYPOPS_SET_@HASH@
@@ -21,6 +21,10 @@ while [ $# -gt 0 ]; do
     --ssh-opt) quote "$2"; ssh_opts="$ssh_opts${ssh_opts:+ }$quoted"; shift ;;
     --sudo) split deployment.sudo.command "$2"; sudo=$quoted; shift ;;
     --sudo-opt) quote "$2"; sudo_opts="$sudo_opts${sudo_opts:+ }$quoted"; shift ;;
+    --password-command) password_command=$2; shift ;;
+    --local) local=1 ;;
+    --prune) prune=1 ;;
+    --no-rebuild) rebuild='' ;;   # none follows in a whole deployment
     --flake) flake=$2; shift ;;
     --attribute) attribute=$2; shift ;;
     --nix-opt) quote "$2"; nix_opts="$nix_opts${nix_opts:+ }$quoted"; shift ;;
@@ -50,6 +54,7 @@ case $verb in
   broken) step=evaluation; unless_stopped; fail failed "$@" ;;
   check-vars | deploy-flake | deploy-secrets | rebuild)
     step=$verb
+    case $TASK in *:check-secrets) step=check-secrets ;; esac   # the same call
     unless_stopped
     called_by_name
     mark failed 'killed'
@@ -58,7 +63,7 @@ case $verb in
     case $verb in
       check-vars) verb_check_vars ;;
       deploy-flake) verb_deploy_flake ;;
-      deploy-secrets) verb_deploy_secrets "$@" ;;
+      deploy-secrets) verb_secrets "$@" ;;
       rebuild) verb_rebuild ;;
     esac ;;
   *) refuse "there is no verb $verb" ;;

@@ -16,8 +16,9 @@ verb_rebuild() {
   fi
   show_activation
   [ -z "$dry" ] || { changed 'shown, not run'; done_step; }
-  id=$(random)
-  eval "on_target rebuild \"\$id\" \"\$REBUILD_ACTION\" \"\$new\" \"\$config_dir/flake\" \"\$source\" \"\$query\" \"\$attribute.\\\"\$host\\\"\" $nix_opts"
+  set_marks; id=$gate mark=''
+  after=''; ! in_run || [ ! -e "$run/after.$host" ] || after=1
+  eval "on_target rebuild \"\$id\" \"\$REBUILD_ACTION\" \"\$new\" \"\${run##*/}\" \"\$after\" \"\$config_dir/flake\" \"\$source\" \"\$query\" \"\$attribute.\\\"\$host\\\"\" $nix_opts"
   follow
   expect deployed unchanged
   case $outcome in deployed) changed "$why" ;; *) say "$step: unchanged, $why" ;; esac
@@ -37,7 +38,10 @@ build_here() { # sets $new, and copies it to the target
     case $new in /nix/store/*) ;; *) fail failed "nix build told no store path: $new" ;; esac
   fi
   # As root through sudo, the store there takes what nobody signed; no trusted user is needed.
-  if [ -n "$dry" ]; then show_copy "$new" "${sudo:+$sudo nix-store}"; else copy_to_target "$new" "${sudo:+$sudo nix-store}"; fi
+  if [ -n "$local" ]; then :
+  elif [ -n "$sudo" ] && [ -n "$password_command" ]; then import_to_target "$new"
+  elif [ -n "$dry" ]; then show_copy "$new" "${sudo:+$sudo nix-store}"
+  else copy_to_target "$new" "${sudo:+$sudo nix-store}"; fi
 }
 follow() { # after a lost connection: the unit goes on there, and so do we, from the line where it was cut
   [ -z "$signal" ] || [ "$outcome" != started ] || { outcome=failed why="the activation goes on there by itself"; }

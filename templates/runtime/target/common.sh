@@ -1,25 +1,31 @@
 # shellcheck shell=sh
 # On the target, before each program: answers, and where root may write.
-# shellcheck disable=SC2015,SC2154
+# shellcheck disable=SC2015,SC2034,SC2154
 PATH=$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/sbin:/sbin
 LC_ALL=C; export LC_ALL
+nl='
+'
 exec 2>&1
 cd /   # other accounts work from here too
 
 answer() { printf '%s %s\n' "$mark" "$*"; }
 give_up() { answer failed "$*"; exit 1; }
 safe() { # may root write in directory $1? Not where somebody else can put another one in the way
-  (cd -- "$1" && [ "$(pwd -P)" = "$1" ]) || give_up "$2: a symbolic link is among the parents; write the real path"
+  { cd -P -- "$1" && [ "$PWD" = "$1" ]; } || give_up "$2: a symbolic link is among the parents; write the real path"
+  cd /
   parent=${1%/} what=$2; set -- /
   while [ -n "$parent" ]; do set -- "$@" "$parent"; parent=${parent%/*}; done
-  stat -c '%u %a' -- "$@" | while read -r uid bits; do
-    [ "$uid" = 0 ] || exit 1
-    case $bits in 1???) ;; *[2367]? | *[2367]) exit 1 ;; esac
-  done || give_up "$what: a parent directory can be changed by others than root"
+  # shellcheck disable=SC2046 # numbers
+  set -- $(stat -c '%u %a' -- "$@")
+  while [ $# -gt 0 ]; do
+    case $1:$2 in 0:1???) ;; 0:*[2367]? | 0:*[2367] | [!0]*) give_up "$what: a parent directory can be changed by others than root" ;; esac
+    shift 2
+  done
 }
 make_directory() { # $1, for $2, below what root alone can change; checked again since it may have been made meanwhile
   place=$1; while [ ! -e "${place:-/}" ] && [ ! -L "$place" ]; do place=${place%/*}; done
   safe "${place:-/}" "$2"
+  [ "$place" != "$1" ] || [ ! -d "$1" ] || return 0
   [ -d "$1" ] || (umask 066; mkdir -p -- "$1") || give_up "$2: cannot make the directory $1"
   safe "$1" "$2"
 }
