@@ -1,25 +1,37 @@
-// npm run bench: how long it takes to generate a Taskfile, and go-task to load it, beside upstream's shape of the same
-// hosts. It prints and never fails because of a figure: that is for a reader to judge, on a quiet machine.
+// npm run bench: how long it takes to generate a Taskfile, go-task to load it, and secrets to reach real hosts, beside
+// upstream's shape of the same hosts. `npm run bench -- secrets` runs that part alone. It prints and never fails because
+// of a figure: that is for a reader to judge, on a quiet machine.
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { benchHosts } from "./hosts.ts";
 import { type Command, measure, measurePair, type Pair, peakMemory } from "./measure.ts";
+import { line, time } from "./print.ts";
+import { benchSecrets } from "./secrets.ts";
 import { upstreamShape } from "./upstream.ts";
 
 const rounds = 5;
 const cli = resolve("dist/cli.js");
 const scratch = mkdtempSync(join(tmpdir(), "lollypops-bench-"));
 
-async function main(): Promise<void> {
+const parts: Readonly<Record<string, () => void | Promise<void>>> = {
+  taskfile: async () => {
+    compareGenerating(1000);
+    await compareLoading(1000);
+    for (const count of [100, 5000]) scale(count);
+  },
+  secrets: () => benchSecrets(scratch),
+};
+
+async function main(chosen: readonly string[]): Promise<void> {
+  const unknown = chosen.find((name) => !(name in parts));
+  if (unknown !== undefined) throw new Error(`there is no part ${unknown}, only ${Object.keys(parts).join(" and ")}`);
   const load = loadavg().map((value) => value.toFixed(2));
   const version = execFileSync("task", ["--version"], { encoding: "utf8" }).trim();
   console.log(`${cpus().length} cores, load ${load.join(" ")}, node ${process.version}, go-task ${version}`);
-  console.log(`medians of ${rounds} pairs of runs, one after the other; targets are those of a quiet machine\n`);
-  compareGenerating(1000);
-  await compareLoading(1000);
-  for (const count of [100, 5000]) scale(count);
+  console.log("medians of runs one after the other in turn; targets are those of a quiet machine\n");
+  for (const [name, part] of Object.entries(parts)) if (chosen.length === 0 || chosen.includes(name)) await part();
 }
 
 function compareGenerating(count: number): void {
@@ -79,15 +91,8 @@ function compared(title: string, { first, second, ratio }: Pair, target: string,
   line(title, `${time(first)}, upstream's shape ${time(second)}: ${ratio.toFixed(2)} times faster`, target, holds);
 }
 
-function line(title: string, text: string, target?: string, holds?: boolean): void {
-  const judgement = target === undefined ? "" : `; target: ${target}, ${holds ? "holds" : "DOES NOT HOLD"}`;
-  console.log(`${title.padEnd(38)} ${text}${judgement}`);
-}
-
-const time = (seconds: number) => `${seconds.toFixed(2)} s`;
-
 try {
-  await main();
+  await main(process.argv.slice(2));
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }

@@ -31,6 +31,7 @@ export type BenchHost = {
 };
 
 const groups = ["build", "cache", "db", "edge", "mail", "web"] as const;
+const usual = ["deploy-flake", "deploy-secrets", "rebuild"];
 const secrets = [
   "age-key",
   "api-token",
@@ -49,23 +50,34 @@ export function benchHosts(count: number): Record<string, BenchHost> {
   return Object.fromEntries(Array.from({ length: count }, (_, index) => host(index)));
 }
 
+/** A host that gets `count` secrets, each the text of a file in `directory` on this machine. */
+export function hostOfSecrets(address: string, sshConfig: string, directory: string, count: number): BenchHost {
+  const deployment = deploymentOf("web", address, ["-F", sshConfig]);
+  const names = Array.from({ length: count }, (_, index) => `secret-${count}-${index + 1}`);
+  const files = names.map((name) => [name, { ...fileOf(address, name), cmd: `cat "${directory}/${name}"` }]);
+  return { deployment, secrets: { files: Object.fromEntries(files) }, tasks: usual, extraTasks: {} };
+}
+
 function host(index: number): [string, BenchHost] {
   const group = groups[index % groups.length] ?? "web";
   const name = `${group}${Math.floor(index / groups.length) + 1}`;
-  const deployment = {
-    "config-dir": "/var/src/lollypops",
-    group,
-    ssh: { host: `${name}.example.org`, user: "root", command: "ssh", opts: ["-p", "2222"] },
-    sudo: { enable: false, command: "sudo", opts: [] },
-  };
+  const deployment = deploymentOf(group, `${name}.example.org`, ["-p", "2222"]);
   const files = Object.fromEntries(secrets.map((secret) => [secret, fileOf(name, secret)]));
   const backup = {
     desc: `Back up ${name}`,
     deps: ["check-vars"],
     cmds: ["ssh {{.REMOTE_USER}}@{{.REMOTE_HOST}} systemctl start backup"],
   };
-  const tasks = ["deploy-flake", "deploy-secrets", "rebuild"];
-  return [name, { deployment, secrets: { files }, tasks, extraTasks: index % 10 === 0 ? { backup } : {} }];
+  return [name, { deployment, secrets: { files }, tasks: usual, extraTasks: index % 10 === 0 ? { backup } : {} }];
+}
+
+function deploymentOf(group: string, host: string, opts: readonly string[]): BenchHost["deployment"] {
+  return {
+    "config-dir": "/var/src/lollypops",
+    group,
+    ssh: { host, user: "root", command: "ssh", opts },
+    sudo: { enable: false, command: "sudo", opts: [] },
+  };
 }
 
 function fileOf(host: string, name: string): Secret {

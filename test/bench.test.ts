@@ -1,8 +1,11 @@
-// What `npm run bench` compares is worth comparing: both files are whole, and name the same tasks.
-import { mkdirSync, writeFileSync } from "node:fs";
+// What `npm run bench` compares is worth comparing: both files are whole, and name the same tasks; nothing that fails or
+// does nothing is measured.
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test, vi } from "vitest";
 import { type BenchHost, benchHosts } from "../bench/hosts.ts";
+import { type Command, less, measureRounds, ratio } from "../bench/measure.ts";
+import { benchSecrets, deploy, prepareFleet, sideBySide } from "../bench/secrets.ts";
 import { upstreamShape } from "../bench/upstream.ts";
 import { mustRun, root, run, temporaryDirectory } from "./hosts.ts";
 
@@ -60,4 +63,46 @@ test("upstream's shape fills in the host's own variables, and LP_ ones", async (
   expect(plain).toContain("pass show web2/tls-key");
   expect(plain).not.toContain("{{");
   expect(await dry("web2:rebuild", "-v", "LP_REMOTE_HOST=10.0.0.1")).toContain("root@10.0.0.1");
+});
+
+test("rounds take the commands in turn, after what isn't measured of each", () => {
+  const cwd = temporaryDirectory();
+  const command = (name: string): Command => ({
+    argv: ["sh", "-c", `echo ${name} >>log`],
+    cwd,
+    before: () => writeFileSync(join(cwd, "log"), `before ${name}\n`, { flag: "a" }),
+  });
+  const times = measureRounds({ a: command("a"), b: command("b") }, 2);
+  expect(readFileSync(join(cwd, "log"), "utf8")).toBe("before a\na\nbefore b\nb\n".repeat(3));
+  expect([times.a.length, times.b.length]).toEqual([2, 2]);
+  expect([less([3, 9], [1, 2]), ratio([2, 9, 4], [1, 3, 1])]).toEqual([[2, 7], 3]);
+});
+
+test("commands side by side run at the same time, and fail if one of them does", () => {
+  const fleet = { ours: temporaryDirectory() };
+  const there = "until [ -e b ]; do sleep 0.01; done";
+  expect(() => measureRounds({ one: sideBySide(fleet, [there, ": >b"]) }, 1)).not.toThrow();
+  expect(() => measureRounds({ one: sideBySide(fleet, ["true", "false", "true"]) }, 1)).toThrow();
+});
+
+test("both sides deploy the same secrets, and ours is called as go-task calls it", async () => {
+  const fleet = prepareFleet(temporaryDirectory(), "/etc/none");
+  const dry = async (cwd: string) => (await run("task", ["--dry", "-v", "web8:deploy-secrets"], { cwd })).stderr;
+  const [ours, theirs] = [await dry(fleet.ours), await dry(fleet.upstream)];
+  const commands = (text: string) => text.match(/cat "[^"]*"/g)?.toSorted();
+  expect(commands(ours)).toHaveLength(20);
+  expect(commands(theirs)).toEqual(commands(ours));
+  expect(theirs.match(/ssh -F \/etc\/none root@pop8/g)).toHaveLength(60);
+  const { argv, env } = deploy(fleet, ["web8"]);
+  expect(ours).toContain(String(argv[2]).replace("exec ", ""));
+  expect(Object.values(env ?? {}).join("\n")).not.toContain("{{");
+});
+
+test("without test hosts the bench says so, in one line", () => {
+  vi.stubEnv("LOLLYPOPS_NO_HOSTS", "1");
+  const print = vi.spyOn(console, "log").mockReturnValue();
+  benchSecrets(temporaryDirectory());
+  expect(print.mock.calls).toEqual([
+    [expect.stringMatching(/^secrets to real hosts +not measured: .* root on Linux$/)],
+  ]);
 });
