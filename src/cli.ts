@@ -51,7 +51,8 @@ async function main(): Promise<void> {
 async function printTaskfile(selectors: string[], flags: Flags): Promise<void> {
   const request = toRequest(selectors, flags);
   refuseTaskArgs(flags);
-  const [output] = list(flags["output"]);
+  const [named] = list(flags["output"]);
+  const output = named === "-" ? undefined : named;
   if (flags["force"] && output === undefined) throw usageError("--force goes with --output");
   const text = await generate(request, world(flags));
   if (flags["check"]) await checkFile(output ?? "Taskfile.yml", text);
@@ -163,7 +164,7 @@ const isUsage = (error: unknown): error is Error => error instanceof Error && er
 /** `> Taskfile.yml` has emptied the file before we began. */
 function emptied(): string {
   const { output, check } = program.options;
-  if (program.matchedCommandName === "run" || output !== undefined || check) return "";
+  if (program.matchedCommandName === "run" || (output ?? "-") !== "-" || check) return "";
   try {
     return fstatSync(1).isFile() ? "note: the file that standard output goes to is now empty\n" : "";
   } catch {

@@ -66,6 +66,12 @@ describe("saved input", () => {
     await good(["--from", "1e3", "-o", "0x10"], { cwd });
     expect(readdirSync(cwd)).toEqual(["0x10", "1e3"]);
   });
+
+  test("-o - is standard output", async () => {
+    const cwd = directory();
+    expect(await good([...example, "-o", "-"], { cwd })).toBe(await good(example, { cwd }));
+    expect(readdirSync(cwd)).toEqual([]);
+  });
 });
 
 describe("output", () => {
