@@ -22,8 +22,11 @@ const lines = blocks("sh").flatMap(([page, text]) =>
 let place: Fleet;
 beforeAll(async () => {
   const smoke = { desc: "Ask this host", cmds: ["echo {{.REMOTE_HOST}}"] };
-  place = await fleet({ all: { lollypops: { extraTasks: { smoke }, tasks: ["deploy-flake", "smoke"] } } });
-  await mustRun("node", [join(root, "dist/cli.js"), "-o", "Taskfile.yml"], { cwd: place.dir });
+  const secrets = { files: { "db-password": { cmd: "echo secret" } } };
+  place = await fleet({ all: { lollypops: { extraTasks: { smoke }, tasks: ["deploy-flake", "smoke"], secrets } } });
+  const cli = (...args: string[]) => mustRun("node", [join(root, "dist/cli.js"), ...args], { cwd: place.dir });
+  await cli("-o", "Taskfile.yml");
+  writeFileSync(join(place.dir, "hosts.json"), (await cli("eval")).stdout); // what a page reads with --from
 });
 
 it("has something to type", () => expect(lines.length).toBeGreaterThan(10));
@@ -38,9 +41,36 @@ it.each(lines)("%s: %s", async (_, line) => {
   ]);
 });
 
-it.each(blocks("nix"))("%s has nix that parses", async (_, text) => {
-  const expression = text.startsWith("{") ? text : `{ pkgs }: {\n${text}}`;
-  await mustRun("nix-instantiate", ["--parse", "-"], { input: expression });
+it.each(blocks("nix").filter(([, text]) => text.startsWith("{")))("%s has a flake that parses", async (_, text) => {
+  await mustRun("nix-instantiate", ["--parse", "-"], { input: text });
+});
+
+/** What a page shows of a host's configuration, as the input that `--from` reads. */
+const asInput = (text: string) => `
+  let
+    lib.genAttrs = names: f: builtins.listToAttrs (map (name: { inherit name; value = f name; }) names);
+    pkgs.age = "/nix/store/age";
+    shown = {\n${text}\n};
+  in
+  { web1 = shown.lollypops; }`;
+
+it.each(blocks("nix").filter(([, text]) => !text.startsWith("{")))("%s has options that exist: %s", async (_, text) => {
+  const evaluated = await mustRun("nix-instantiate", ["--eval", "--strict", "--json", "-"], { input: asInput(text) });
+  const command = [join(root, "dist/cli.js"), "--from", "-", "-o", "-"];
+  await mustRun("node", command, { input: evaluated.stdout });
+});
+
+const runtime = readdirSync(join(root, "templates/runtime"), { recursive: true, encoding: "utf8" })
+  .filter((name) => name.endsWith(".sh"))
+  .map((name) => readFileSync(join(root, "templates/runtime", name), "utf8"))
+  .join("");
+const [, table = ""] = readFileSync(join(root, "docs/secrets.md"), "utf8").split("## When it says");
+const messages = [...table.matchAll(/^\| (`.*?`) \|/gm)].flatMap(([, cell = ""]) => cell.match(/[^`]{3,}/g) ?? []);
+
+it("explains messages", () => expect(messages.length).toBeGreaterThan(15));
+
+it.each(messages)("there is a message %s", (message) => {
+  expect(message.split("…").filter((part) => !runtime.includes(part.trim()))).toEqual([]);
 });
 
 it.each(blocks("yaml"))("%s has a Taskfile that go-task loads", async (_, text) => {
