@@ -61,7 +61,8 @@ take_turn() {
     [ -z "$turn" ] || return 0
     [ -z "$signal" ] && [ ! -e "$run/stop" ] || { signal=${signal:-INT}; fail interrupted "before its secrets were asked for"; }
     holder=''; read -r holder 2>/dev/null <"$run/turn"
-    [ -z "$holder" ] || kill -0 "$holder" 2>/dev/null || rm -f "$run/turn"   # it was killed, or its command failed
+    # It was killed, or its command failed; one of those who see it takes its turn away, once.
+    [ -z "$holder" ] || kill -0 "$holder" 2>/dev/null || ! mkdir "$run/gone.$holder" 2>/dev/null || rm -f "$run/turn"
     sleep 0.1
   done
 }
@@ -96,7 +97,7 @@ set -- $quoted
   loader="while IFS= read -r l; do [ \"\$l\" = B$gate ] && break; done; IFS= read -r mark; text=\$(head -c ${#text}); case \$text in *D$gate) eval \"\$text\"; main \"\$@\";; esac"
   there="${sudo:+$sudo -- }sh -c '$loader'"
   # sudo gets one try, which shows whether it takes the password; one that does not ask leaves it to the loader, which drops it.
-  [ -z "$password" ] || there="sh -c 'IFS= read -r p; l=\"\$1\"; shift; printf \"%s\n\" \"\$p\" | \"\$@\" sh -c : || exit 77; { printf \"%s\n\" \"\$p\"; cat; } | \"\$@\" sh -c \"\$l\"' sh '$loader' $sudo --"
+  [ -z "$password" ] || there="sh -c 'ulimit -c 0; unset p; IFS= read -r p; l=\"\$1\"; shift; printf \"%s\n\" \"\$p\" | \"\$@\" sh -c : || exit 77; { printf \"%s\n\" \"\$p\"; cat; } | \"\$@\" sh -c \"\$l\"' sh '$loader' $sudo --"
   heard=$(
     { { [ -z "$password" ] || printf '%s\n' "$password"; printf '%s\n' "B$gate" "$mark"; printf %s "$text"; payload; } 2>/dev/null |
         if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh $ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1
@@ -116,6 +117,7 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
   trap '' INT   # ends when the other side does, not before it has told why
   at='' status='' outcome='' why='' last='' blank=''
   while IFS= read -r line; do
+    case $line in *[[:cntrl:]]*) line=$(printf %s "$line" | tr -d '\000-\010\013-\037\177') ;; esac   # a terminal obeys some
     case $line in
       "$mark at "*) at=${line#"$mark at "} ;;
       "$mark exit "*) status=${line#"$mark exit "} ;;
@@ -132,7 +134,7 @@ expect() { # ends the step unless the target said one of $@
   case $status in 0 | 255) for word; do [ "$outcome" != "$word" ] || return 0; done ;; esac
   case $outcome in
     failed | unknown) fail "$outcome" "$why" ;;
-    here) fail failed "the connection ended early: $why" ;;
+    here) fail failed "the connection ended early${why:+: $why}" ;;
     *) [ "$status" != 255 ] || fail unreachable "${why:-ssh said nothing}"; fail failed "$why (exit $status)" ;;
   esac
 }

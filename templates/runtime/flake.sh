@@ -104,7 +104,8 @@ import_to_target() { # SYSTEM: what the store there lacks of it, where sudo take
   on_target import '' $closure
   expect missing
   [ -n "$why" ] || return 0
-  missing=$why
+  # Of this system, whatever else it asks for.
+  missing=$(printf '%s\n' "$closure" '' "$why" | tr ' ' '\n' | awk '!asked { if (/./) ours[$0]; else asked = 1; next } $0 in ours')
   # shellcheck disable=SC2317,SC2086 # on_target calls it
   payload() { nix-store --export $missing; }
   on_target import import

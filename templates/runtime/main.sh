@@ -1,9 +1,9 @@
 # shellcheck shell=sh
 # From here on: the call. lollypops VERB --flag value … [word …]
-# shellcheck disable=SC2015,SC2034,SC2154
+# shellcheck disable=SC2015,SC2034,SC2154,SC3045
 verb=$1; shift
-set -u
-umask 077
+set -u +avx   # nothing is exported or printed because $SHELLOPTS says so
+umask 077; ulimit -S -c 0
 locale=${LC_ALL-}; LC_ALL=C
 exec 4>&1
 unset name path cmd secrets source user dir password value values   # whatever is exported under these names is no business of children

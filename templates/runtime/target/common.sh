@@ -1,22 +1,24 @@
 # shellcheck shell=sh
 # On the target, before each program: answers, and where root may write.
-# shellcheck disable=SC2015,SC2034,SC2154
+# shellcheck disable=SC2015,SC2034,SC2154,SC3045
 PATH=$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/sbin:/sbin
 LC_ALL=C; export LC_ALL
 nl='
 '
-exec 2>&1
+exec 2>&1; ulimit -c 0
 cd /   # other accounts work from here too
 
 answer() { printf '%s %s\n' "$mark" "$*"; }
 give_up() { answer failed "$*"; exit 1; }
 safe() { # may root write in directory $1? Not where somebody else can put another one in the way
-  { cd -P -- "$1" && [ "$PWD" = "$1" ]; } || give_up "$2: a symbolic link is among the parents; write the real path"
+  cd -P -- "$1" || [ -L "$1" ] || give_up "$2: $1 is no directory"
+  [ "$PWD" = "$1" ] || give_up "$2: a symbolic link is among the parents; write the real path"
   cd /
   parent=${1%/} what=$2; set -- /
   while [ -n "$parent" ]; do set -- "$@" "$parent"; parent=${parent%/*}; done
-  # shellcheck disable=SC2046 # numbers
-  set -- $(stat -c '%u %a' -- "$@")
+  facts=$(stat -c '%u %a' -- "$@") || give_up "$what: somebody is changing its parent directories"
+  # shellcheck disable=SC2086 # numbers
+  set -- $facts
   while [ $# -gt 0 ]; do
     case $1:$2 in 0:1???) ;; 0:*[2367]? | 0:*[2367] | [!0]*) give_up "$what: a parent directory can be changed by others than root" ;; esac
     shift 2

@@ -13,6 +13,7 @@ build() { # sets $new
   # Ours if it is there, whatever the link says meanwhile; else what was deployed last.
   if nix-store --check-validity "$source" 2>/dev/null; then deployed=$source
   else
+    safe "${link%/*}" "$link"
     deployed=$(readlink -f "$link") && [ -e "$deployed" ] || give_up "there is no flake at $link; run deploy-flake first"
     case $deployed in /nix/store/*) ;; *) give_up "$link leads out of the store, to $deployed" ;; esac
     echo "note: the flake there is $deployed, ours is $source; deploy-flake brings it"
@@ -43,7 +44,7 @@ start() { # the unit, which runs this very program as `activate`
     { tidy; give_up "the activation could not be started; does another one run? (systemctl status $unit)"; }
   sweep
 }
-tidy() { rm -rf -- "$d" "/nix/var/nix/gcroots/lollypops-$id"; rmdir /run/lollypops 2>/dev/null; }
+tidy() { rm -rf -- "$d" "/nix/var/nix/gcroots/lollypops-$id"; rmdir /run/lollypops 2>/dev/null || :; }
 
 activate() { # in the unit. First `test`, and only what works becomes the default of the next boot.
   old=$(is /run/current-system) before=$(is $profile) after=/run/lollypops/after.$run
@@ -123,7 +124,7 @@ main() {
     answer started; follow "$3"; return
   fi
   id=$1 action=$2 new=$3 run=$4 did='' after=/run/lollypops/after.$4
-  trap 'rm -rf -- "$after"' EXIT   # until the unit sees to it
+  trap 'rm -rf -- "$after"; rmdir /run/lollypops 2>/dev/null' EXIT   # until the unit sees to it
   [ -z "$5" ] || [ -e "$after/run" ] || give_up "the secrets that come after the activation are gone, perhaps by another deployment; deploy again"
   shift 5
   [ -e /run/current-system ] || give_up "this target never ran NixOS (no /run/current-system); nixos-anywhere installs it"

@@ -117,26 +117,32 @@ clean_up() { # the values, and the directories beside their places
   part=$stage/root; clean "$stage"
 }
 
-# Runs step $1 as each account that writes at this time. What it reports comes through a descriptor of root's, who opens
-# nothing below what was given away.
+# Runs step $1 as each account that writes at this time. What one says goes to a file of root's, who opens nothing below what was
+# given away: with a descriptor of ours it could answer for us, or keep us from ending. Fails with the words of one that fails in $why.
 as_writers() {
   for who in $writers; do
     part=$stage/$who
     if [ "$who" = root ]; then $1
     else
-      { printf '%s\n' "$text" "mark='$mark' stage='$stage' who='$who' part='$part'" \
-        "now='$now' only='$only' later='$later' missing='$missing'" 'shift 5; take "$@"' "$1"; } | as_user "$who" sh
-    fi 7>>"$stage/.said.$who" || return 1
+      printf '%s\n' "$text" "mark='' stage='$stage' who='$who' part='$part'" \
+        "now='$now' only='$only' later='$later' missing='$missing'" 'shift 5; take "$@"' "$1" >"$stage/.do.$who" &&
+        as_user "$who" sh <"$stage/.do.$who" >&7
+    fi 7>>"$stage/.said.$who" || { why=$(said | sed -n 's/^ failed //p' | tail -n 1); return 1; }
   done
 }
 add_writer() { case "$when $writers " in "$now "*" $as "*) ;; "$now "*) writers="$writers $as" ;; esac; }
-listen() { # sets $changed and $orphans to what the writers say, each of its own secrets
+said() { head -c $((n * 32 + 4096)) "$stage/.said.$who"; }   # an account can write to it without end
+listen() { # sets $changed and $orphans to what the writers say, each of its own secrets; root alone leaves some to an owner to come
   changed='' orphans=''
   for who in $writers; do
     while read -r what i; do
-      case $what$i in changed*[!0-9]* | orphans*[!0-9]* | changed | orphans) continue ;; esac
-      get $i; [ "$as" != "$who" ] || eval "$what=\"\$$what $i\""
-    done <"$stage/.said.$who"
+      case $what in changed) ;; orphans) [ "$who" = root ] || continue ;; *) continue ;; esac
+      case $i in '' | *[!0-9]*) continue ;; esac
+      get $i; eval "known=\"\$$what \""
+      case $as$known in *" $i "*) ;; "$who "*) eval "$what=\"\$$what $i\"" ;; esac
+    done <<SAID
+$(said)
+SAID
   done
 }
 
@@ -184,13 +190,13 @@ LINES
 }
 to_do() { # what is to be done once these secrets are in place
   [ -z "$removals" ] || printf '%s\n' "run $run" "$removals"
-  [ ! -e $state/pending ] || others "$(lines pending)" | grep -v -e '^run ' -e '^prune '
+  [ ! -e $state/pending ] || others "$(lines pending)" | if [ "$now" = after ]; then cat; else grep -v -e '^run ' -e '^prune '; fi
   for i in $orphans; do get $i; printf '%s\n' "own $owner ${group:--} $mode $path"; done
   for i in $changed; do
     eval "initrd=\$initrd$i"; [ -z "$initrd" ] || echo initrd
     for kind in restart reload; do
       eval "units=\$$kind$i,"
-      while [ -n "${units%,}" ]; do echo "unit $kind ${units%%,*} -"; units=${units#*,}; done
+      while [ -n "${units%,}" ]; do printf '%s\n' "unit $kind ${units%%,*} -"; units=${units#*,}; done
     done
   done
 }
@@ -203,7 +209,7 @@ set_removals() { # what is ours and no longer named
 running() { # the same, where a unit that is started after this moment will be known by it
   lines pending | while IFS= read -r line; do
     case $line in
-      unit\ *\ -) set -- $line; since=$(systemctl show -p InvocationID --value -- "$3"); echo "unit $2 $3 ${since:--}" ;;
+      unit\ *\ -) set -- $line; find_unit "$3"; printf '%s\n' "unit $2 $3 ${invocation:-none}" ;;
       *) printf '%s\n' "$line" ;;
     esac
   done
@@ -222,16 +228,16 @@ put() { # the secrets of this time into their places
   for who in $writers; do
     [ "$who" = root ] || { chmod 711 /run/lollypops "$stage" && chown -R -- "$who:" "$stage/$who"; } || give_up "there is no user $who"
   done
-  as_writers prepare || exit 1
+  as_writers prepare || give_up "${why:-$who could not write its secrets}"
   listen
   [ -z "$prune" ] || set_removals
   [ "$only" != compare ] || return 0
-  to_do=$(to_do)
+  to_do=$(to_do) record=$(lines secrets) record_is_old=$changed; all recorded
+  [ -z "$record_is_old" ] || { mkdir -p $state && printf '%s\n' "$record" >$state/secrets.new; } || give_up "cannot write $state/secrets"
   [ -z "$to_do" ] && [ ! -e $state/pending ] || remember pending "$(printf '%s\n' "$to_do" | sort -u)"
   trap '' HUP INT TERM
   as_writers commit || { answer unknown "a rename failed: some of the secrets may be new, all of them are whole"; exit 1; }
   [ ! -e $state/pending ] || remember pending "$(running)"
-  record=$(lines secrets) record_is_old=$changed; all recorded
   [ -z "$record_is_old" ] || remember secrets "$(in_place)" "$record"
 }
 report() { # what became of the secrets of this time
@@ -244,16 +250,17 @@ report() { # what became of the secrets of this time
 
 add_missing() { # a user whose home comes with the activation
   case " root $missing " in *" $as "*) return ;; esac
-  id -u -- "$as" >/dev/null 2>&1 || { missing="$missing $as "; [ -n "$later" ] || give_up "$name: there is no user $as yet; deploy the whole host"; }
+  id -u -- "$as" >/dev/null 2>&1 || { missing="$missing $as "; [ -n "$later" ] || give_up "$name: there is no user $as yet; deploy the whole host, with switch"; }
 }
 keep() { # those that come after the activation, and this program
   rm -rf "/run/lollypops/after.$run"
-  { printf '%s\n' "$text" "mark=deploy-secrets: missing='$missing' run='$run'" 'afterwards "$@"'; } >"$stage/.after/run" &&
+  printf '%s\n' "$text" >"$stage/.after/program" &&
+    printf '%s\n' "run='$run' missing='$missing' mark=deploy-secrets:" 'text=$(cat "/run/lollypops/after.$run/program")' 'eval "$text"' 'afterwards "$@"' >"$stage/.after/run" &&
     mv "$stage/.after" "/run/lollypops/after.$run" || give_up "no room in /run"
 }
 afterwards() { # in the unit of the activation
   only='' later=1 waits=1 prune='' removals='' now=after stage=/run/lollypops/after.$run; shift 5
-  trap clean_up EXIT
+  trap 'as_writers clean' EXIT
   take "$@"
   lock; put; report changed
   [ -z "$changed" ] || : >"$stage/changed"
@@ -269,14 +276,15 @@ main() {
   [ $total = $n ] || more=", $((n - total)) to come after the activation"
   gone=0; [ -z "$removals" ] || gone=$(printf '%s\n' "$removals" | grep -c /)
   if [ "$only" = compare ]; then
-    report 'would change'; printf %s "$removals" | sed 's/^prune [^ ]* [^ ]*/would remove:/'
-    [ "$gone" = 0 ] || more="$more, $gone removed"
+    report 'would change'; [ -z "$removals" ] || printf '%s\n' "$removals" | sed 's/^prune [^ ]* [^ ]*/would remove:/'
+    [ "$gone" = 0 ] || more="$more, $gone to remove"
     answer 'done' "$changes would change, $((total - changes)) unchanged$more"; return
   fi
   report changed
   [ $total = $n ] || keep
   [ "$gone" = 0 ] || more="$more, $gone removed once the new system is kept"
   [ -n "$waits" ] || [ ! -e $state/pending ] || { settle_owners; settle_units; } || give_up "the secrets are in place; $broken"
+  [ -n "$waits" ] || ! waiting initrd || echo "the boot entry is written again by the next rebuild"
   answer 'done' "$changes changed, $((total - changes)) unchanged$more"
 }
 total() { [ "$when" != before ] || total=$((total + 1)); }
