@@ -290,9 +290,7 @@ describe("home-manager", () => {
     // A link of the user's own does not make root write elsewhere: the user may not write there.
     await ssh("pop1", "rm -rf /home/ops/lollypops-secrets; ln -s /etc /home/ops/lollypops-secrets");
     const attacked = await task(["web1:deploy-secrets"], { cwd: dir });
-    expect(attacked.stdout).toContain(
-      "web1: deploy-secrets failed: cannot write in /home/ops/lollypops-secrets",
-    );
+    expect(attacked.stdout).toContain("web1: deploy-secrets failed: cannot write in /home/ops/lollypops-secrets");
     expect(await ssh("pop1", "ls /etc/token 2>&1 || :")).toContain("No such file");
     await ssh("pop1", "rm /home/ops/lollypops-secrets");
   });
