@@ -116,11 +116,9 @@ exec /run/hold/real "$@"`;
 }
 export const held = () => until("it is held", async () => (await ssh(host, "ls /run/hold")).includes("at\n"));
 export async function letGo(): Promise<void> {
-  await ssh(
-    host,
-    "[ ! -e /run/hold ] || { : >/run/hold/go; for f in /run/hold/*; do umount /usr/bin/${f##*/} 2>/dev/null; done; :; }",
-  );
+  await ssh(host, `[ ! -e /run/hold ] || : >/run/hold/go; ${restore}`);
 }
+const restore = "findmnt -rno TARGET | grep ^/usr/bin/ | xargs -r umount -l"; // it may be running
 
 /** The host's processes that some login has left, its own apart. */
 export const remoteProcesses = () =>
@@ -131,7 +129,7 @@ export const remoteProcesses = () =>
 
 /** A host that no deployment of secrets has touched. */
 export async function emptyDir(): Promise<void> {
-  const wipe = `rm -rf /srv/* /run/hold /run/lollypops /var/lib/lollypops; mkdir -p ${dir}`;
+  const wipe = `${restore}; rm -rf /srv/* /run/hold /run/lollypops /var/lib/lollypops; mkdir -p ${dir}`;
   await ssh(host, `umount ${dir}/* /var/lib/lollypops 2>/dev/null; ${wipe}`);
 }
 

@@ -535,7 +535,7 @@ describe.each(controls)("$shell as sh, only busybox: $spare", ({ shell, spare })
       expect(await runtimeCall(bad, { variables })).toMatchObject({
         exitCode: 1,
         stderr:
-          "web1: check-secrets failed: 2 of 4 secrets: \n  one: its command printed nothing\n  two: its command ended with exit 3\n",
+          "web1: check-secrets failed: 2 of 4 secrets are missing:\n  one: its command printed nothing\n  two: its command ended with exit 3\n",
       });
       const fine = await mustCall(bad, { variables: { ...variables, SECRET: "none,good" } });
       expect(fine.stdout).toBe("check-secrets: 2 of 2 secrets are there\n");

@@ -31,13 +31,12 @@ const logs = () => ssh(host, `cd ${log} && grep -H . * || :`);
 describe("an owner who does not exist yet", () => {
   const accountsMade =
     "getent group lategroup >/dev/null || groupadd lategroup\ngetent passwd latecomer >/dev/null || useradd latecomer";
-  const modules = [
-    {
-      module: "our module's snippet",
-      snippet: `${accountsMade}\n${readFileSync(join(root, "nix/owners.sh"), "utf8")}`,
-      late: false,
-    },
-    { module: "upstream's module, which has none", snippet: accountsMade, late: true },
+  const modules: [string, { snippet: string; late: boolean }][] = [
+    [
+      "our module's snippet",
+      { snippet: `${accountsMade}\n${readFileSync(join(root, "nix/owners.sh"), "utf8")}`, late: false },
+    ],
+    ["upstream's module, which has none", { snippet: accountsMade, late: true }],
   ];
   const secrets = {
     token: { owner: "latecomer" },
@@ -68,8 +67,8 @@ describe("an owner who does not exist yet", () => {
     });
 
     test.each(modules)(
-      "gets it with $module, and so does a unit that reads it when it first starts",
-      async ({ snippet, late }) => {
+      "gets it with %s, and so does a unit that reads it when it first starts",
+      async (_, { snippet, late }) => {
         await fleet.configure(secrets, { ...account, units: { "reader.service": reader }, snippet });
         const output = await fleet.deployed("web1");
         expect(output).toContain(
@@ -221,11 +220,11 @@ describe("units of changed secrets", () => {
     expect(await logs()).toBe("test-failed:2new\ntest-kept:2new\n");
   });
 
-  test.each([
-    { what: "the check", failing: { check: "false" }, next: "web1", after: "2new" },
-    { what: "the check", failing: { check: "false" }, next: "web1:deploy-secrets", after: "1new" },
-    { what: "the activation", failing: { snippet: "false" }, next: "web1:rebuild", after: "2new" },
-  ])("are not lost when $what fails in between: $next restarts them", async ({ failing, next, after }) => {
+  test.each<[string, string, { failing: HostSettings; after: string }]>([
+    ["check", "web1", { failing: { check: "false" }, after: "2new" }],
+    ["check", "web1:deploy-secrets", { failing: { check: "false" }, after: "1new" }],
+    ["activation", "web1:rebuild", { failing: { snippet: "false" }, after: "2new" }],
+  ])("are not lost when the %s fails in between: %s restarts them", async (_, next, { failing, after }) => {
     await fleet.configure(token("old", restart("test-kept")), system("1", ["kept"]));
     await fleet.deployed("web1");
     await fleet.configure(token("new", restart("test-kept")), system("2", ["kept"], failing));

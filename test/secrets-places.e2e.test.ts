@@ -1,6 +1,19 @@
 /** Places on a real host that take no secret, or that somebody else has a hand in: nothing is changed, or nothing goes astray. */
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { deploy, dir, emptyDir, expectNothingLeft, host, remoteProcesses, taskfile, until } from "./faults.ts";
+import {
+  deploy,
+  dir,
+  emptyDir,
+  expectNothingLeft,
+  held,
+  hold,
+  host,
+  letGo,
+  remoteProcesses,
+  start,
+  taskfile,
+  until,
+} from "./faults.ts";
 import { run, ssh } from "./hosts.ts";
 
 const look = () => ssh(host, `cd ${dir} && find . -printf '%P %u:%g %m %i %s\\n' | sort`);
@@ -156,5 +169,18 @@ describe("another account of the host is at work all the time:", () => {
     await until("it has stopped", async () => (await remoteProcesses()) === "");
     await ssh(host, `cd ${dir}/m && rm -rf b d`);
     expect(await deploy(cwd)).toMatchObject({ status: afterwards });
+  });
+
+  test("a directory goes away while it is looked at: refused", async () => {
+    const own = (command: string) => ssh(host, `cd ${dir}/m && ${command}`, { user: "ops" });
+    await ssh(host, `mkdir -m 1777 ${dir}/m`);
+    await own("mkdir d");
+    await hold("stat", 1);
+    const running = start(await taskfile({ b: { path: `${dir}/m/d/b` } }), ["web1:deploy-secrets"]);
+    await held();
+    await own("rmdir d");
+    await letGo();
+    await running.child;
+    expect(running.said()).toContain("deploy-secrets failed: b: somebody is changing its parent directories\n");
   });
 });

@@ -63,21 +63,19 @@ test("it goes too where the system itself is unchanged, and where others come af
 });
 
 describe("nothing goes", () => {
-  type Row = { how: string; arguments: string[]; system?: HostSettings; standin?: string };
-  test.each<Row>([
-    { how: "with boot", arguments: ["REBUILD_ACTION=boot"] },
-    { how: "with test", arguments: ["REBUILD_ACTION=test"] },
-    { how: "with build", arguments: ["REBUILD_ACTION=build"] },
-    { how: "with SECRET", arguments: ["SECRET=kept"] },
-    { how: "with a check that fails", arguments: [], system: { check: "false" } },
-    { how: "with an activation that fails", arguments: [], system: { snippet: "false" } },
-    { how: "with a boot loader that fails", arguments: [], standin: "bootloader-fails" },
-  ])("$how", async ({ arguments: more, system, standin }) => {
+  test.each<[string, string[], HostSettings?]>([
+    ["with boot", ["REBUILD_ACTION=boot"]],
+    ["with test", ["REBUILD_ACTION=test"]],
+    ["with build", ["REBUILD_ACTION=build"]],
+    ["with SECRET", ["SECRET=kept"]],
+    ["with a check that fails", [], { check: "false" }],
+    ["with an activation that fails", [], { snippet: "false" }],
+    ["with a boot loader that fails", [], { snippet: "mkdir /run/standin; touch /run/standin/bootloader-fails" }],
+  ])("%s", async (_, variables, failing) => {
     await deployedWithMore();
-    if (system) await configure("2", { kept: {} }, { mine: {} }, system);
-    if (standin) await ssh(host, `mkdir /run/standin; touch /run/standin/${standin}`);
-    const { output, exitCode } = await fleet.deploy("web1", ...more);
-    expect([exitCode, output.includes("removed:")]).toEqual([system || standin ? 201 : 0, false]);
+    if (failing) await configure("2", { kept: {} }, { mine: {} }, failing);
+    const { output, exitCode } = await fleet.deploy("web1", ...variables);
+    expect([exitCode, output.includes("removed:")]).toEqual([failing ? 201 : 0, false]);
     expect(await listing()).toBe(before);
   });
 
@@ -121,14 +119,14 @@ describe("somebody else's file at the place of a secret stays", () => {
   const theirs = "other\nother\ncontent of time\n/etc/hostname\ndirectory\n";
 
   test.each([
-    { when: "before the deployment", words: "deploy-secrets: 0 changed, 0 unchanged\n" },
-    { when: "during the deployment", words: "10 removed once the new system is kept\n" },
-  ])("which was put there $when", async ({ when, words }) => {
+    ["before", "deploy-secrets: 0 changed, 0 unchanged\n"],
+    ["during", "10 removed once the new system is kept\n"],
+  ])("which was put there %s the deployment", async (when, words) => {
     const snippet = `if [ -e ${dir}/stranger ]; then\n${replace}\nfi`;
     await configure("1", files, files);
     await fleet.deployed("web1");
-    await ssh(host, when.startsWith("before") ? replace : `touch ${dir}/stranger`);
-    await configure("2", {}, {}, when.startsWith("before") ? {} : { snippet });
+    await ssh(host, when === "before" ? replace : `touch ${dir}/stranger`);
+    await configure("2", {}, {}, when === "before" ? {} : { snippet });
     const output = await fleet.deployed("web1");
     expect(output).toContain(words);
     expect(output).not.toContain("removed:");

@@ -1,5 +1,5 @@
 // What others on a target, on this machine, or an unlucky moment could make of a deployment.
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import {
@@ -14,6 +14,7 @@ import {
   task,
   temporaryDirectory,
 } from "./hosts.ts";
+import { call } from "./runtime.ts";
 
 let place: Fleet;
 beforeAll(async () => {
@@ -32,26 +33,67 @@ async function prepare(settings: Settings, more: Record<string, string> = {}): P
   expect([exitCode, stderr]).toEqual([0, ""]);
 }
 const deploy = (...args: string[]) => task(args, { cwd: place.dir });
+const one = { cmd: "echo one" };
+const home = (word: string, path = "/home/ops/s/mine") => ({
+  users: { ops: { secrets: { files: { mine: { path, cmd: `echo ${word}` } } } } },
+});
+
+/** A directory with these shell programs. */
+function programs(texts: Record<string, string>): string {
+  const dir = temporaryDirectory();
+  for (const [name, text] of Object.entries(texts))
+    writeFileSync(join(dir, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
+  return dir;
+}
+/** On pop1, this goes before a program of that name. */
+async function standIn(name: string, text: string): Promise<void> {
+  const program = `#!/bin/sh\n${text}\nexec "$(PATH=/usr/sbin:/usr/bin; command -v ${name})" "$@"\n`;
+  await ssh("pop1", `cat >/usr/local/bin/${name} && chmod 755 /usr/local/bin/${name}`, { input: program });
+}
 
 describe("others on the target", () => {
-  it("an account that writes its own secrets makes root read nothing for it", async () => {
-    const home = {
-      users: { ops: { secrets: { "default-dir": "/home/ops/s", files: { mine: { cmd: "echo mine" } } } } },
-    };
-    await prepare({ hosts: { web1: { lollypops: { secrets: { files: only }, "home-manager": home } } } });
-    // It plants links wherever it may write, for as long as the deployment goes on.
-    const plant =
-      'while :; do for d in /run/lollypops/secrets.*/ops; do for f in .changed .same t.1 .v1; do ln -sf /etc/shadow "$d/$f"; done; done; done 2>/dev/null';
-    await ssh("pop1", `nohup timeout 20 sh -c '${plant}' >/dev/null 2>&1 &`, { user: "ops" });
-    const { stdout } = await deploy("web1:deploy-secrets");
-    await ssh("pop1", "pkill -u ops -f lollypops/secrets || :");
-    expect(stdout).not.toMatch(/root:.*:\d+/);
-    expect(stdout).toMatch(/web1.*deploy-secrets/);
+  it("an account with secrets can say what it wants: root runs, believes and waits for none of it", async () => {
+    await prepare({
+      hosts: { web1: { lollypops: { secrets: { files: { ...only, one } }, "home-manager": home("mine") } } },
+    });
+    expect((await deploy("web1:deploy-secrets")).exitCode).toBe(0);
+    // What runs with its rights can be made to do anything, as its debugger sees to.
+    const lines = [
+      "x 1;touch /pwned;",
+      "touch$IFS/pwned;x 1",
+      "changed-$(touch$IFS/pwned) 1",
+      "orphans 2",
+      "changed 1",
+      " failed",
+    ];
+    const say = lines.map((line) => `echo '${line}'; echo '${line}' >&2; echo '${line}' >&7`).join("; ");
+    await standIn("setpriv", `${say}; sleep 4242 &`);
+    const { stdout, exitCode } = await deploy("web1:deploy-secrets");
+    expect([exitCode, stdout]).toEqual([0, "[web1] deploy-secrets: 0 changed, 2 unchanged\n"]);
+    expect(await ssh("pop1", "pgrep -fx 'sleep 4242' | wc -l")).not.toBe("0\n");
+    await ssh(
+      "pop1",
+      "pkill -fx 'sleep 4242'; rm /usr/local/bin/setpriv; cd /; ! ls -d pwned var/lib/lollypops/pending run/lollypops",
+    );
+  });
+
+  it("a waiting secret is not given away where its directory has become another's", async () => {
+    await prepare(files({ ...only, one }));
+    await ssh("pop1", "mkdir -p /srv/theirs /var/lib/lollypops; echo secret >/srv/theirs/s; chown ops: /srv/theirs");
+    await ssh("pop1", "echo 'own ops - 0400 /srv/theirs/s' >/var/lib/lollypops/pending");
+    expect((await deploy("web1:deploy-secrets")).stdout).toContain("[web1] not given to ops: /srv/theirs/s");
+    expect(await ssh("pop1", "stat -c %U /srv/theirs/s; rm -r /srv/theirs /var/lib/lollypops")).toBe("root\n");
   });
 
   it("root makes no link for the flake below a directory of somebody else", async () => {
-    await prepare({ hosts: { web1: { lollypops: { deployment: { "config-dir": "/home/ops/cfg/lp" } } } } });
+    const lollypops = { deployment: { "config-dir": "/home/ops/cfg/lp" } };
+    await prepare({ hosts: { web1: { lollypops } } }, { salt: String(Date.now()) });
     await ssh("pop1", "mkdir -p ~/cfg && ln -sfn /etc ~/cfg/lp", { user: "ops" });
+    // Nor does it build what such a link names, where the flake itself was not deployed.
+    const rebuilt = await deploy("web1:rebuild");
+    expect(rebuilt.stdout).toContain(
+      "web1: rebuild failed: /home/ops/cfg/lp/flake: a symbolic link is among the parents",
+    );
     const { stdout, exitCode } = await deploy("web1:deploy-flake");
     expect(stdout).toContain("web1: deploy-flake failed: /home/ops/cfg/lp/flake: a symbolic link is among the parents");
     expect(exitCode).toBe(201);
@@ -78,15 +120,6 @@ describe("others on the target", () => {
 });
 
 describe("this machine", () => {
-  it("what the environment exports never carries a secret", async () => {
-    const second = 'env | grep -ac first-secret; echo "second"';
-    await prepare(files({ ...only, a: { cmd: "echo first-secret" }, b: { cmd: second } }));
-    const exported = { value: "1", value1: "1", value2: "1", secrets: "1", cmd: "1", name: "1", path: "1" };
-    const { exitCode } = await task(["web1:deploy-secrets"], { cwd: place.dir, env: exported });
-    expect(exitCode).toBe(0);
-    expect(await ssh("pop1", "cat /var/src/lollypops-secrets/b")).toBe("0\nsecond\n");
-  });
-
   it("a secret that was cut off on the way is not sent", async () => {
     await prepare(files({ ...only, cut: { cmd: "echo a-long-secret" } }));
     const bin = temporaryDirectory();
@@ -113,17 +146,95 @@ describe("this machine", () => {
     expect(exitCode).toBe(201);
   });
 
-  it("no secret is in the Taskfile, or in what a run prints", async () => {
-    const poison = "pois0n-w0rd";
-    await prepare(files({ ...only, p: { cmd: "cat ../word" } }));
-    mkdirSync(join(place.dir, "../sub"), { recursive: true });
-    const word = join(temporaryDirectory(), "word");
-    writeFileSync(word, poison);
-    await prepare(files({ ...only, p: { cmd: `cat ${word}` } }));
-    const { stdout, stderr } = await deploy("-v", "web1:deploy-secrets");
-    expect(stdout + stderr + readFileSync(join(place.dir, "Taskfile.yml"), "utf8")).not.toContain(poison);
-    expect(await ssh("pop1", "cat /var/src/lollypops-secrets/p")).toBe(poison);
-    expect(await ssh("pop1", `journalctl --no-pager 2>/dev/null | grep -c ${poison} || :`)).toBe("0\n");
+  it("a password for sudo is in no environment, where there is no ssh between", async () => {
+    const bin = programs({ sudo: "cat /proc/$$/environ >&2; exit 1" });
+    const words = [
+      "deploy-secrets",
+      "--host",
+      "web1",
+      "--local",
+      "--sudo",
+      "sudo",
+      "--password-command",
+      "echo pois0n",
+    ];
+    const { stdout } = await call([...words, "--", "name=a", "path=/no/where", "cmd=echo b"], {
+      path: bin,
+      env: { p: "exported" },
+    });
+    expect(stdout).toContain("PATH=");
+    expect(stdout).not.toContain("pois0n");
+  });
+});
+
+describe("a target that lies", () => {
+  const read =
+    'while IFS= read -r line; do case $line in B*) break ;; esac; done; IFS= read -r mark; cat >/dev/null; echo "$mark here"';
+
+  it("makes the terminal do nothing", async () => {
+    const said = "\\033]0;title\\007\\033[2Jtext\\r";
+    const bin = programs({ ssh: `${read}; printf "${said}\\n$mark failed ${said}\\n"` });
+    const { stdout, stderr } = await call(
+      ["deploy-secrets", "--host", "web1", "--to", "web1", "--", "name=a", "path=/a/b", "cmd=echo"],
+      {
+        path: bin,
+      },
+    );
+    expect([stdout, stderr]).toEqual(["]0;title[2Jtext\n", "web1: deploy-secrets failed: ]0;title[2Jtext\n"]);
+  });
+
+  it("gets nothing from the store here but what it is to run", async () => {
+    const [system, part] = ["/nix/store/a-system", "/nix/store/b-part"];
+    const asked = join(temporaryDirectory(), "asked");
+    const bin = programs({
+      ssh: `${read}; echo "$mark missing ${part} /etc/shadow --option /nix/store/* ${part} /nix/store/c-other"`,
+      nix: `echo ${system}`,
+      "nix-store": `case $1 in --query) printf '%s\\n' ${part} ${system} ;; *) echo "$*" >${asked} ;; esac`,
+    });
+    const words = ["rebuild", "--host", "web1", "--to", "web1", "--local-evaluation", "--sudo", "sudo"];
+    await call([...words, "--password-command", "echo word"], { path: bin });
+    expect(readFileSync(asked, "utf8")).toBe(`--export ${part} ${part}\n`);
+  });
+});
+
+describe("a kill at the worst moment", () => {
+  const names = { one: "/srv/k/one", two: "/srv/k2/two", three: "/home/ops/k/three" };
+  const content = () => ssh("pop1", `cat ${Object.values(names).join(" ")}`);
+  const all = (word: string) => `${word}\n`.repeat(3);
+  const configure = (word: string) => {
+    const system = { one: { path: names.one, cmd: `echo ${word}` }, two: { path: names.two, cmd: `echo ${word}` } };
+    const lollypops = { secrets: { files: { ...only, ...system } }, "home-manager": home(word, names.three) };
+    return prepare({ hosts: { web1: { lollypops } } });
+  };
+  const kill = (victim: string) => `rm "$0"; kill -9 ${victim}`;
+
+  it.each(["awk", "chown", "cp", "flock", "mktemp", "mv", "setpriv", "stat", "sync", "timeout"])(
+    "of what calls %s there leaves whole secrets, and nothing that the next deployment does not tidy up",
+    async (program) => {
+      await configure("old");
+      expect((await deploy("web1:deploy-secrets")).exitCode).toBe(0);
+      await configure("new");
+      await standIn(program, kill("$PPID"));
+      const { stdout, exitCode } = await deploy("web1:deploy-secrets");
+      expect(exitCode).toBe(201);
+      if (!stdout.includes("deploy-secrets unknown")) expect(await content()).toBe(all("old"));
+      expect(await content()).toMatch(/^((old|new)\n){3}$/);
+      expect((await deploy("web1:deploy-secrets")).exitCode).toBe(0);
+      expect(await content()).toBe(all("new"));
+      expect(await ssh("pop1", "find /srv /home /run/lollypops -name '*lollypops*' 2>/dev/null || :")).toBe("");
+    },
+  );
+
+  it.each(["base64", "od", "ssh"])("of %s here sends nothing, or all of it", async (program) => {
+    await configure("old");
+    expect((await deploy("web1:deploy-secrets")).exitCode).toBe(0);
+    await configure("new");
+    const bin = programs({ [program]: kill("$$") });
+    const env = { PATH: `${bin}:${process.env["PATH"]}` };
+    expect((await task(["web1:deploy-secrets"], { cwd: place.dir, env })).exitCode).toBe(201);
+    expect(await content()).toBe(all("old"));
+    expect((await task(["web1:deploy-secrets"], { cwd: place.dir, env })).exitCode).toBe(0);
+    expect(await content()).toBe(all("new"));
   });
 });
 

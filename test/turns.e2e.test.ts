@@ -68,14 +68,14 @@ describe("secret commands of three hosts", () => {
   });
 
   it("never meet where many fail, in turn", async () => {
-    const cmd = (name: string) => `echo "begin ${name}" >>log; sleep 0.02; echo "end ${name}" >>log; false`;
-    const many = Array.from({ length: 30 }, (_, i) => `h${i}`).map((name) => {
+    const cmd = (name: string) => `echo "begin ${name}" >>log; sleep 0.05; echo "end ${name}" >>log; false`;
+    const many = Array.from({ length: 60 }, (_, i) => `h${i}`).map((name) => {
       const deployment = { ssh: { host: "pop1", user: "root" } };
       return [name, { deployment, files: { a: { path: "/srv/a", cmd: cmd(name) } } }];
     });
     const cwd = await taskfileOf(Object.fromEntries(many));
     const { report, log } = await deployAll(cwd, inTurn);
-    expect(report).toContain("0 of 30 hosts with deploy-secrets done");
+    expect(report).toContain("0 of 60 hosts with deploy-secrets done");
     expect(log).toEqual(many.flatMap((_, i) => alone(log[2 * i])));
   });
 

@@ -51,6 +51,7 @@ set_marks() { # $mark and $gate to random words
   for byte in $(od -An -N32 -tx1 /dev/urandom); do
     if [ ${#mark} -lt 32 ]; then mark=$mark$byte; else gate=$gate$byte; fi
   done
+  [ ${#gate} = 32 ] || refuse "od and /dev/urandom gave no random words"
 }
 set_printable() { # $printable, to $1 without control characters
   printable=$1

@@ -38,7 +38,7 @@ give() { # own OWNER GROUP MODE, of $line
   has=$(stat -c '%U %G %a' -- "$path")
   [ "${has% *} $((0${has##* }))" != "$2 ${group:-$(id -gn -- "$2")} $((0$4))" ] || return 0
   # By now a directory may be another's, such as a unit's StateDirectory.
-  (safe "${dir:-/}" "$path") >/dev/null && chown -- "$2:$group" "$path" && chmod -- "$4" "$path" || { printf '%s\n' "not given to $2: $path"; return 1; }
+  (safe "${dir:-/}" "$path") >/dev/null && chown -- "$2:$group" "$path" && chmod -- "$4" "$path" || { say "not given to $2: $path"; return 1; }
   given=1 did=1
 }
 
@@ -85,8 +85,8 @@ remove() { # prune USER IDENTITY, of $line
   # Another name of a secret that stays, through a directory that moved, is that secret.
   if [ "$(identity "$path")" = "$3" ] && [ ! -L "$path" ] && [ "$(lines secrets | grep -c "^$2 $3 /")" = 1 ]; then
     if [ "$2" = root ]; then (safe "${dir:-/}" "$path") >/dev/null && rm -f -- "$path"; else as_user "$2" rm -f -- "$path" </dev/null >/dev/null 2>&1; fi ||
-      { echo "not removed: $path"; return; }
-    echo "removed: $path"
+      { say "not removed: $path"; return; }
+    say "removed: $path"
   fi
   gone=$gone$path$nl
 }

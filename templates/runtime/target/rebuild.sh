@@ -13,7 +13,7 @@ build() { # sets $new
   # Ours if it is there, whatever the link says meanwhile; else what was deployed last.
   if nix-store --check-validity "$source" 2>/dev/null; then deployed=$source
   else
-    safe "${link%/*}" "$link"
+    [ ! -d "${link%/*}" ] || safe "${link%/*}" "$link"
     deployed=$(readlink -f "$link") && [ -e "$deployed" ] || give_up "there is no flake at $link; run deploy-flake first"
     case $deployed in /nix/store/*) ;; *) give_up "$link leads out of the store, to $deployed" ;; esac
     echo "note: the flake there is $deployed, ours is $source; deploy-flake brings it"
@@ -91,7 +91,7 @@ commit() {
 }
 finish() { # nobody may be there to tidy up
   rm -rf -- "/nix/var/nix/gcroots/lollypops-$id" "$after"
-  echo "$*" >"$d/result.new"; mv "$d/result.new" "$d/result"; exit 0
+  say "$*" >"$d/result.new"; mv "$d/result.new" "$d/result"; exit 0
 }
 sweep() { # what earlier activations left whose control machine went away, or the power
   find /run/lollypops -mindepth 1 -maxdepth 1 ! -name 'secrets.*' ! -name 'after.*' -mmin +60 -exec rm -rf -- {} +

@@ -126,7 +126,7 @@ as_writers() {
     else
       printf '%s\n' "$text" "mark='' stage='$stage' who='$who' part='$part'" \
         "now='$now' only='$only' later='$later' missing='$missing'" 'shift 5; take "$@"' "$1" >"$stage/.do.$who" &&
-        as_user "$who" sh <"$stage/.do.$who" >&7
+        as_user "$who" sh <"$stage/.do.$who" >&7 2>&1
     fi 7>>"$stage/.said.$who" || { why=$(said | sed -n 's/^ failed //p' | tail -n 1); return 1; }
   done
 }
@@ -241,10 +241,10 @@ put() { # the secrets of this time into their places
   [ -z "$record_is_old" ] || remember secrets "$(in_place)" "$record"
 }
 report() { # what became of the secrets of this time
-  for i in $changed; do get $i; echo "$1: $name"; done
+  for i in $changed; do get $i; say "$1: $name"; done
   by="a rebuild"; [ -z "$waits" ] || by="the rebuild that follows"
   for i in $orphans; do
-    get $i; echo "$name: $owner${group:+:$group} does not exist yet; only root can read it until $by changes that"
+    get $i; say "$name: $owner${group:+:$group} does not exist yet; only root can read it until $by changes that"
   done
 }
 
