@@ -135,6 +135,7 @@ export async function emptyDir(): Promise<void> {
 
 /** What no deployment leaves behind, be it done or failed: files, values in memory, and processes. */
 export async function expectNothingLeft(): Promise<void> {
+  await letGo();
   await until("no process is left", async () => (await remoteProcesses()) === "");
   const beside = "find / \\( -path /proc -o -path /sys -o -path /nix \\) -prune -o -name '.lollypops.*' -print";
   const others =

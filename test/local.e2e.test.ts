@@ -11,12 +11,16 @@ const asking = { enable: true, "password-command": "cat ../password" };
 beforeAll(async () => {
   const { stdout } = await mustRun("sh", ["-c", "command -v task"]);
   await mustRun("scp", ["-q", "-F", sshConfig, stdout.trim(), `root@${host}:/usr/local/bin/task`]);
-  await ssh(host, "mv /usr/bin/ssh /usr/bin/ssh.away");
+  await ssh(host, "[ ! -e /usr/bin/ssh ] || mv /usr/bin/ssh /usr/bin/ssh.away");
 });
 afterAll(async () => {
-  await ssh(host, "mv /usr/bin/ssh.away /usr/bin/ssh; install -m 440 /dev/stdin /etc/sudoers.d/ops", {
-    input: "ops ALL=(ALL) NOPASSWD: ALL\n",
-  });
+  await ssh(
+    host,
+    "mv /usr/bin/ssh.away /usr/bin/ssh; usermod -p '!' ops; install -m 440 /dev/stdin /etc/sudoers.d/ops",
+    {
+      input: "ops ALL=(ALL) NOPASSWD: ALL\n",
+    },
+  );
 });
 
 /** The fleet's db1, which deploys itself, in a directory of `user` on it. */

@@ -23,7 +23,6 @@ import { cut, mend, ssh, trySsh } from "./hosts.ts";
 beforeEach(emptyDir);
 afterEach(async () => {
   await mend(1);
-  await letGo();
   await expectNothingLeft();
 });
 
