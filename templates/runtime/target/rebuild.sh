@@ -37,11 +37,16 @@ start() { # the unit, which runs this very program as `activate`
   ln -sfn "$new" "/nix/var/nix/gcroots/lollypops-$id"
   { printf '%s\n' "$text"; printf "id=%s action=%s new='%s' run='%s' d='%s'\nactivate\n" "$id" "$action" "$new" "$run" "$d"; } >"$d/run"
   : >"$d/log"
-  # A unit that ended can stay loaded and keep its name; stopping it frees that.
-  case $(systemctl is-active $unit) in inactive | failed) systemctl stop $unit 2>/dev/null ;; esac
-  systemd-run --quiet --no-ask-password --collect --service-type=exec --unit=$unit -E LOCALE_ARCHIVE -E HOME=/root -E PATH="$PATH" \
-    -p StandardOutput="append:$d/log" -p StandardError="append:$d/log" /bin/sh "$d/run" ||
-    { tidy; give_up "the activation could not be started; does another one run? (systemctl status $unit)"; }
+  tries=0
+  until systemd-run --quiet --no-ask-password --collect --service-type=exec --unit=$unit -E LOCALE_ARCHIVE -E HOME=/root -E PATH="$PATH" \
+    -p StandardOutput="append:$d/log" -p StandardError="append:$d/log" /bin/sh "$d/run" 2>"$d/err"; do
+    # A unit that ended can stay loaded and keep its name; stopping it frees that, if not at once.
+    tries=$((tries + 1)) state_now=$(systemctl is-active $unit)
+    case $state_now$((tries / 25)) in
+      inactive0 | failed0) systemctl stop $unit 2>/dev/null; sleep 0.2 ;;
+      *) cat "$d/err"; tidy; give_up "the activation could not be started; does another one run? (systemctl status $unit: $state_now)" ;;
+    esac
+  done
   sweep
 }
 tidy() { rm -rf -- "$d" "/nix/var/nix/gcroots/lollypops-$id"; rmdir /run/lollypops 2>/dev/null || :; }
