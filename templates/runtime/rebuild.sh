@@ -102,6 +102,7 @@ see_through() { # WORD…: the health checks
     reach
   done
   to=$home
+  [ -z "$signal" ] || [ "$outcome" != rolled-back ] || why="rolled back, ${why##*; }"
 }
 began() { old=$1 trial=$2 new=$3; }
 reach() { # asks for the confirmation where the new system is to be, else at both places in turn
@@ -117,7 +118,7 @@ interrupted() { # the guard there takes it back, and says so; without one it goe
   [ -n "$confirm" ] || { outcome=failed why="the activation goes on there by itself"; return 1; }
   [ $next != refuse ] || return 0
   say "$step: interrupted; telling the host to go back"
-  next=refuse reason="interrupted by SIG$signal"
+  next=refuse reason="interrupted"
   trap 'fail unknown "the host goes back to $old by itself, unless it was confirmed"' INT TERM HUP
 }
 what_was_left() { # /run forgets everything when a host starts anew

@@ -49,18 +49,20 @@ start() { # the unit, which runs this very program; systemd runs it again when i
       say 'case ${EXIT_CODE-} in "") activate ;; *) ended ;; esac'; } >"$d/run" && : >"$d/log" || { tidy; give_up "no room in /run"; }
   ln -sfn "$(running)" "/nix/var/nix/gcroots/lollypops-old-$id"
   answer starting "$(running) $trial $new"
-  tries=0
-  until systemd-run --quiet --no-ask-password --collect --service-type=exec --unit=$unit --description="$by" -E LOCALE_ARCHIVE -E HOME=/root \
-    -E PATH="$PATH" -p StandardOutput="append:$d/log" -p StandardError="append:$d/log" -p TimeoutStopSec=$((limit * 2 + 60)) \
-    -p ExecStopPost="/bin/sh $d/run" /bin/sh "$d/run" 2>"$d/err"; do
-    # A unit that ended can stay loaded and keep its name; stopping it frees that, if not at once.
-    tries=$((tries + 1)) state_now=$(systemctl is-active $unit)
-    case $state_now$((tries / 25)) in
-      inactive0 | failed0) systemctl stop $unit 2>/dev/null; sleep 0.2 ;;
-      *) cat "$d/err"; tidy; give_up "the activation could not be started; on the host runs: $(systemctl show -p Description --value $unit) ($unit is $state_now)" ;;
+  until launch 2>"$d/err"; do
+    state_now=$(systemctl is-active $unit)
+    case $state_now in
+      inactive | failed) [ "${tries:=0}" -lt 25 ] || { cat "$d/err"; tidy; give_up "the activation could not be started"; } ;;
+      *) tidy; give_up "the host is busy with: $(systemctl show -p Description --value $unit), since $(systemctl show -p ActiveEnterTimestamp --value $unit) (systemctl status $unit)" ;;
     esac
+    # A unit that ended can stay loaded and keep its name; stopping it frees that, if not at once.
+    tries=$((tries + 1)); systemctl stop $unit 2>/dev/null; sleep 0.2
   done
   sweep
+}
+launch() {
+  systemd-run --quiet --no-ask-password --collect --service-type=exec --unit=$unit --description="$by" -E LOCALE_ARCHIVE -E HOME=/root -E PATH="$PATH" "$@" \
+    -p StandardOutput="append:$d/log" -p StandardError="append:$d/log" -p TimeoutStopSec=$((limit * 2 + 60)) -p ExecStopPost="/bin/sh $d/run" /bin/sh "$d/run"
 }
 tidy() { rm -rf -- "$d" "/nix/var/nix/gcroots/lollypops-$id" "/nix/var/nix/gcroots/lollypops-old-$id"; rmdir /run/lollypops 2>/dev/null || :; }
 sweep() { # what earlier activations left whose control machine went away, or the power
@@ -73,7 +75,8 @@ follow() { # prints the log from line $1 + 1 on, whole lines only, telling where
   while [ -z "$ended" ]; do
     if [ -e "$d/result" ]; then ended=result; elif [ -e "$d/activated" ] && [ -d "$d/pending" ]; then ended=activated
     else case $(systemctl is-active $unit 2>/dev/null) in   # no answer at all is a systemd that executes itself anew
-      inactive | failed | unknown) [ -e "$d/result" ] || ended=dead ;;
+      # Killed with all that would go back; so that is started anew.
+      inactive | failed | unknown) [ -e "$d/result" ] || { [ ! -e "$d/again" ] && : >"$d/again" && launch -E EXIT_CODE=killed; } || ended=dead ;;
     esac; fi
     lines=$(wc -l <"$d/log")
     if [ "$lines" -gt "$seen" ]; then sed -n "$((seen + 1)),${lines}p" "$d/log"; seen=$lines; answer at "$seen"
