@@ -122,6 +122,7 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
     case $line in *[[:cntrl:]]*) line=$(printf %s "$line" | tr -d '\000-\010\013-\037\177') ;; esac   # a terminal obeys some
     case $line in
       "$mark at "*) at=${line#"$mark at "} ;;
+      "$mark built") : >"$go" ;;
       "$mark exit "*) status=${line#"$mark exit "} ;;
       "$mark "*) line=${line#"$mark "}; outcome=${line%% *} why=${line#"$outcome"}; why=${why# } ;;
       '') blank=1 ;;

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # The system: built on the target, or here with --local-evaluation, then activated there in a unit of its own, on trial until
 # it is confirmed from here over a new connection.
-# shellcheck disable=SC2015,SC2034,SC2086,SC2154
+# shellcheck disable=SC2015,SC2034,SC2086,SC2154,SC2317
 
 toplevel() { # of this host in flake $1, as one word
   quote "$1#$attribute.\"$host\".config.system.build.toplevel"
@@ -25,11 +25,23 @@ verb_rebuild() { # WORD…: the health checks
     "limit=$limit" "confirm=${confirm:+$((confirm + here_limit))}" "keep_failed=$keep_failed" "ignore=$ignore" "specialisation=$specialisation" "previous=$back"
   words="$quoted $words"
   quote_all "$config_dir/flake" "$source" "$query" "$attribute.\"$host\""
+  make_run; go=$run/go.$host
+  payload() { stand_by; }
   eval "on_target rebuild $words -- $quoted $nix_opts"
+  payload() { :; }
+  rm -f -- "$go"
   case $outcome in starting | started | activated) see_through "$@" ;; esac
   expect deployed unchanged
   case $outcome in deployed) changed "$why${LOLLYPOPS_GUARD:+, without guard}" ;; *) say "$step: unchanged, $why" ;; esac
   done_step
+}
+stand_by() { # the host waits for this before it activates, and knows by it that somebody is here
+  beats=0
+  while [ ! -e "$go" ]; do
+    echo; beats=$((beats + 1))
+    if [ $beats -lt 40 ]; then sleep 0.05; else sleep 0.5; fi
+  done
+  echo go
 }
 show_activation() {
   case $REBUILD_ACTION in switch | test) show_stc test ;; dry-activate) show_stc dry-activate ;; esac

@@ -21,7 +21,7 @@ build() { # sets $new
     echo "note: the flake there is $deployed, ours is $source; deploy-flake brings it"
   fi
   new=$(nix --extra-experimental-features 'nix-command flakes' build --no-link --print-out-paths "$@" \
-    "path:$deployed$query#$attribute.config.system.build.toplevel") || { answer failed; exit 1; }
+    "path:$deployed$query#$attribute.config.system.build.toplevel" </dev/null) || { answer failed; exit 1; }
 }
 find_previous() { # sets $new and $number to the generation before the profile's own
   number=''; this=$(generation)
@@ -40,6 +40,10 @@ unchanged() { # a `test` is asked for to see it happen; one that began, but neve
     boot) [ "$(is $profile)" = "$new" ] && bootable "$new" ;;
     *) return 1 ;;
   esac
+}
+wanted() { # a build may outlive the connection; only somebody who is there is told of the activation
+  answer built
+  timeout 20 grep -qxm1 go || exit 1
 }
 start() { # the unit, which runs this very program; systemd runs it again when it has ended
   umask 077
@@ -128,6 +132,7 @@ main() {
     if [ -z "$did" ] && [ ! -e "$after/changed" ]; then answer unchanged "$new"; else answer deployed "$new runs already; what waited for it is done"; fi
     return
   fi
+  wanted
   # Realised, so whole, and safe from the garbage collection from here on.
   ln -sfn "$new" "/nix/var/nix/gcroots/lollypops-$id" && nix-store --realise "$new" >/dev/null 2>&1 || give_up "$new is not whole in the store there"
   start
