@@ -47,7 +47,6 @@ wanted() { # a build may outlive the connection; only somebody who is there is t
 }
 start() { # the unit, which runs this very program; systemd runs it again when it has ended
   umask 077
-  d=/run/lollypops/$id
   mkdir -p "$d" && { [ -z "$confirm" ] || mkdir "$d/pending"; } &&
     { printf '%s\n' "$text"; printf "take \"\$@\"; new='%s' trial='%s' number='%s' d='%s'; give_up() { say \"\$*\"; exit 1; }\n" "$new" "$trial" "$number" "$d"
       say 'case ${EXIT_CODE-} in "") activate ;; *) ended ;; esac'; } >"$d/run" && : >"$d/log" || { tidy; give_up "no room in /run"; }
@@ -134,7 +133,8 @@ main() {
   fi
   wanted
   # Realised, so whole, and safe from the garbage collection from here on.
-  ln -sfn "$new" "/nix/var/nix/gcroots/lollypops-$id" && nix-store --realise "$new" >/dev/null 2>&1 || give_up "$new is not whole in the store there"
+  d=/run/lollypops/$id
+  ln -sfn "$new" "/nix/var/nix/gcroots/lollypops-$id" && nix-store --realise "$new" >/dev/null 2>&1 || { tidy; give_up "$new is not whole in the store there"; }
   start
   trap - EXIT
   answer started "$(is "/nix/var/nix/gcroots/lollypops-old-$id") $trial $new"
