@@ -32,13 +32,36 @@ function remoteVariables(host: Host, context: Context): Record<string, unknown> 
     REMOTE_USER: overridable("REMOTE_USER", host.user === null ? '{{env "USER"}}' : live(host.user)),
     REMOTE_HOST: overridable("REMOTE_HOST", live(host.address)),
     REMOTE_COMMAND: overridable("REMOTE_COMMAND", live(host.ssh.command)),
-    REMOTE_SSH_OPTS: overridable("REMOTE_SSH_OPTS", live(options(host.ssh.opts))),
+    REMOTE_SSH_OPTS: [
+      overridable("REMOTE_SSH_OPTS", live(options(host.ssh.opts))),
+      ...(host.local ? [] : [live(options(sshWords(host)))]),
+    ]
+      .filter(Boolean)
+      .join(" "),
     REMOTE_SUDO_COMMAND: overridable("REMOTE_SUDO_COMMAND", live(host.sudo?.command ?? "sudo")),
     REMOTE_SUDO_OPTS: overridable("REMOTE_SUDO_OPTS", live(options(host.sudo?.opts ?? []))),
     REMOTE_CONFIG_DIR: live(host.configDir),
     HOSTNAME: host.name,
     REBUILD_ACTION: '{{.REBUILD_ACTION | default "switch"}}',
   };
+}
+
+/** The connection's options as words of ssh; after `opts`, since ssh takes the first of each. */
+function sshWords({ ssh: { port, identityFile, jumpHost, hostKey } }: Host): string[] {
+  const policy = hostKey === "accept-new" ? hostKey : "yes";
+  return [
+    ...(port === null ? [] : ["-p", String(port)]),
+    ...(identityFile === null ? [] : ["-i", identityFile]),
+    ...(jumpHost === null ? [] : ["-J", jumpHost]),
+    ...(hostKey === null ? [] : ["-o", `StrictHostKeyChecking=${policy}`]),
+    ...(hostKey?.includes(" ") ? pinned(hostKey) : []),
+  ];
+}
+
+/** This key and no other, whatever the files of known hosts say. */
+function pinned(key: string): string[] {
+  const files = ["UserKnownHostsFile=/dev/null", "GlobalKnownHostsFile=/dev/null"];
+  return [...files, `KnownHostsCommand=/bin/sh -c "echo '%H ${key}'"`].flatMap((option) => ["-o", option]);
 }
 
 const overridable = (name: string, value: string) => `{{if .LP_${name}}}{{.LP_${name}}}{{else}}${value}{{end}}`;
