@@ -153,7 +153,7 @@ in
         type = types.nullOr types.str;
         default = null;
         example = "ops@bastion.example.org";
-        description = "Host to go through, with a user before `@` if need be; null means straight to the target.";
+        description = "Host to go through, as `USER@HOST:PORT` or less, several with commas; null leaves it to ssh.";
       };
 
       host-key = mkOption {

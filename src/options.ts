@@ -12,6 +12,10 @@ export function isStraight(path: string): boolean {
 const user = "[A-Za-z0-9_][A-Za-z0-9_.:%-]*";
 const address = `(?:${user}|\\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9_.-]+)?\\])`;
 const destination = (what: string) => z.string().regex(new RegExp(`^${address}$`), `is not a ${what}`);
+const hop = `(?:${user}@)?${address}(?::[0-9]+)?`;
+const jumps = z
+  .string()
+  .regex(new RegExp(`^${hop}(?:,${hop})*$`), "is not an ssh destination ([USER@]HOST[:PORT], or several with commas)");
 const login = z.string().regex(new RegExp(`^(?:${user}@)?${address}$`), "is not an ssh destination ([USER@]HOST)");
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are meant
 const controlFree = /^[^\u0000-\u001f\u007f]+$/;
@@ -67,7 +71,7 @@ const sshSchema = z.strictObject({
     .nullable()
     .default(null),
   "identity-file": identityFile.nullable().default(null),
-  "jump-host": login.nullable().default(null),
+  "jump-host": jumps.nullable().default(null),
   "host-key": hostKey.nullable().default(null),
   "confirm-host": destination("host name or address").nullable().default(null),
   multiplex: z.boolean().default(true),

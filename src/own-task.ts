@@ -46,22 +46,22 @@ function remoteVariables(host: Host, context: Context): Record<string, unknown> 
   };
 }
 
-/** The connection's options as words of ssh; after `opts`, since ssh takes the first of each. */
+/** The connection's options as the runtime gives them to ssh; after `opts`, since ssh takes the first of each. */
 function sshWords({ ssh: { port, identityFile, jumpHost, hostKey } }: Host): string[] {
-  const policy = hostKey === "accept-new" ? hostKey : "yes";
   return [
     ...(port === null ? [] : ["-p", String(port)]),
-    ...(identityFile === null ? [] : ["-i", identityFile]),
-    ...(jumpHost === null ? [] : ["-J", jumpHost]),
-    ...(hostKey === null ? [] : ["-o", `StrictHostKeyChecking=${policy}`]),
-    ...(hostKey?.includes(" ") ? pinned(hostKey) : []),
+    ...(identityFile === null ? [] : ["-i", identityFile, "-o", "IdentitiesOnly=yes"]),
+    ...(jumpHost === null ? [] : ["-o", `ProxyJump=${jumpHost}`]),
+    ...(hostKey === null ? [] : knownAs(hostKey)),
   ];
 }
 
-/** This key and no other, whatever the files of known hosts say. */
-function pinned(key: string): string[] {
-  const files = ["UserKnownHostsFile=/dev/null", "GlobalKnownHostsFile=/dev/null"];
-  return [...files, `KnownHostsCommand=/bin/sh -c "echo '%H ${key}'"`].flatMap((option) => ["-o", option]);
+/** A public key is the only one that counts, whatever the files of known hosts say. */
+function knownAs(key: string): string[] {
+  const pinned = [`KnownHostsCommand=/usr/bin/env echo * ${key}`, "UserKnownHostsFile=/dev/null"];
+  const policy = key === "accept-new" ? key : "yes";
+  const options = key.includes(" ") ? [...pinned, "GlobalKnownHostsFile=/dev/null"] : [];
+  return [...options, `StrictHostKeyChecking=${policy}`].flatMap((option) => ["-o", option]);
 }
 
 const overridable = (name: string, value: string) => `{{if .LP_${name}}}{{.LP_${name}}}{{else}}${value}{{end}}`;

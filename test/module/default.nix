@@ -306,8 +306,8 @@ in
         ssh.run.text
       ];
     expected = [
-      "exec ssh -i/keys/\"$USER\"' '\"\${X}\"'$(id)' -p 2222 -i '~/.ssh/'\"$USER\"' key' -J 'ops@[2001:db8::1]' ops@web1 \"$@\"\n"
-      "exec ssh -i/keys/\"$USER\"' '\"\${X}\"'$(id)' -p 2222 -i '~/.ssh/'\"$USER\"' key' -J 'ops@[2001:db8::1]' ops@web1 sudo \"$@\"\n"
+      "exec ssh -i/keys/\"$USER\"' '\"\${X}\"'$(id)' -p 2222 -i '~/.ssh/'\"$USER\"' key' -o IdentitiesOnly=yes -o 'ProxyJump=ops@[2001:db8::1]' ops@web1 \"$@\"\n"
+      "exec ssh -i/keys/\"$USER\"' '\"\${X}\"'$(id)' -p 2222 -i '~/.ssh/'\"$USER\"' key' -o IdentitiesOnly=yes -o 'ProxyJump=ops@[2001:db8::1]' ops@web1 sudo \"$@\"\n"
     ];
   };
 
