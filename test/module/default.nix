@@ -110,8 +110,7 @@ in
   };
 
   testBuildsWhereItEvaluates = {
-    expr =
-      (manifest [ { lollypops.deployment.local-evaluation = true; } ]).deployment.build-on;
+    expr = (manifest [ { lollypops.deployment.local-evaluation = true; } ]).deployment.build-on;
     expected = "local";
   };
 
