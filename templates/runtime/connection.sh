@@ -46,7 +46,7 @@ show_there() { # NAME= or nothing, then a command as it would be typed on the ta
   if [ -z "$local" ]; then
     quote "$line"
     # What is only known later stands in variables of this side, not the target's.
-    line="$ssh $ssh_opts $to $(printf '%s' "$quoted" | sed "s/\$src/'\"\$src\"'/g; s/\$new/'\"\$new\"'/g")"
+    line="$ssh $ssh_opts $to $(printf '%s' "$quoted" | sed "s/\$src/'\"\$src\"'/g; s/\$drv/'\"\$drv\"'/g; s/\$new/'\"\$new\"'/g")"
   fi
   show "${assign:+$assign\$(}${sudo:+${password_command:+$password_command | }}$line${assign:+)}"
 }
@@ -90,7 +90,7 @@ on_target() {
   [ -n "$mark" ] || set_marks
   program=$1; shift
   quote_all "$@"
-  text="$(target_common; case $program in secrets | rebuild) target_pending ;; esac; "target_$program")
+  text="$(target_common; case $program in secrets | rebuild) target_pending ;; build) target_rebuild ;; esac; "target_$program")
 set -- $quoted
 : D$gate"
   # Words that sh, fish, zsh and csh read alike. A text that was cut is not run.

@@ -11,8 +11,7 @@ verb_rebuild() {
   if [ -n "$local_evaluation" ]; then build_here; else
     find_source
     query=${dir:+?dir=$dir}
-    quote "$config_dir/flake"; link=$quoted
-    show_there new= "$nix_words build --no-link --print-out-paths ${nix_opts:+$nix_opts }\"path:\$(readlink -f $link)$query#$attribute.\\\"$host\\\".config.system.build.toplevel\""
+    show_evaluation
   fi
   show_activation
   [ -z "$dry" ] || { changed 'shown, not run'; done_step; }
@@ -24,24 +23,14 @@ verb_rebuild() {
   case $outcome in deployed) changed "$why" ;; *) say "$step: unchanged, $why" ;; esac
   done_step
 }
+show_evaluation() {
+  quote "$config_dir/flake"
+  show_there new= "$nix_words build --no-link --print-out-paths ${nix_opts:+$nix_opts }\"path:\$(readlink -f $quoted)${dir:+?dir=$dir}#$attribute.\\\"$host\\\".config.system.build.toplevel\""
+}
 show_activation() {
   [ "$REBUILD_ACTION" != build ] || return 0
   case $REBUILD_ACTION in switch | boot) show_there '' "nix-env -p /nix/var/nix/profiles/system --set ${new:-\$new}" ;; esac
   show_there '' "systemd-run --collect --unit=nixos-rebuild-switch-to-configuration ${new:-\$new}/bin/switch-to-configuration $REBUILD_ACTION"
-}
-build_here() { # sets $new, and copies it to the target
-  toplevel "$flake"
-  show "new=\$($nix_words build --no-link --print-out-paths${nix_opts:+ $nix_opts} $quoted)"
-  if [ -n "$dry" ]; then new="\$new"
-  else
-    new=$(eval "nix build --no-link --print-out-paths $nix_opts $quoted" 2>&4) || fail failed "nix build of $flake (its words are above)"
-    case $new in /nix/store/*) ;; *) fail failed "nix build told no store path: $new" ;; esac
-  fi
-  # As root through sudo, the store there takes what nobody signed; no trusted user is needed.
-  if [ -n "$local" ]; then :
-  elif [ -n "$sudo" ] && [ -n "$password_command" ]; then import_to_target "$new"
-  elif [ -n "$dry" ]; then show_copy "$new" "${sudo:+$sudo nix-store}"
-  else copy_to_target "$new" "${sudo:+$sudo nix-store}"; fi
 }
 follow() { # after a lost connection: the unit goes on there, and so do we, from the line where it was cut
   [ -z "$signal" ] || [ "$outcome" != started ] || { outcome=failed why="the activation goes on there by itself"; }
