@@ -20,7 +20,7 @@ verb_diff() {
       sh -c "$(target_diff)$nl"'differences "$@"' sh "$why" "$new" "$specialisation" || fail failed "no difference could be told"
       done_step
     fi
-    bring
+    exec 4>&2; bring; exec 4>&1
     on_target diff "$new" "$specialisation"
   fi
   expect compared
