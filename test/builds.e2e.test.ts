@@ -223,14 +223,12 @@ describe("diff", () => {
     expect((await step("diff", here("target"))).stdout).toBe(`no difference: ${await current()} runs\n`);
   });
 
-  it("is told here if what runs there is known here", async () => {
-    await renew();
-    await rebuild(here("local"));
-    await renew();
-    const { stdout, exitCode } = await step("diff", here("local"));
-    expect(exitCode).toBe(0);
-    const [, old = "", next = ""] = stdout.match(/^(\S+) -> (\S+)\n/) ?? [];
-    expect([old, await isThere(host, next)]).toEqual([await current(), false]);
+  it("of a specialisation that is not there", async () => {
+    const { stderr, exitCode } = await step("diff", [...here("target"), "--specialisation", "gaming"]);
+    expect([exitCode, stderr]).toEqual([
+      1,
+      expect.stringMatching(/: diff failed: there is no \S+\/specialisation\/gaming\n$/),
+    ]);
   });
 
   it("is a list of paths where nix is too old", async () => {

@@ -1,10 +1,10 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: these belong to the shell
 /** Systems that are evaluated and built on this machine, several at a time before a deployment: the real nix, no host. */
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { delimiter, join } from "node:path";
 import { beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { mustRun, temporaryDirectory } from "./hosts.ts";
-import { call } from "./runtime.ts";
+import { type CallOptions, call, shells, sparePath } from "./runtime.ts";
 
 const system = `${process.arch === "arm64" ? "aarch64" : "x86_64"}-linux`;
 const good = ["zed", "same2", "web.1", "same1", "a1", "a2", "a3", "a4", "a5", "a6"];
@@ -44,27 +44,26 @@ beforeEach(() => {
   program("awk", "echo 8"); // that many hosts at a time, however little memory is free
 });
 
-const variables = (more: object) => ({ variables: { ...more } });
-function runtimeCall(words: string[], options: { variables?: Record<string, string>; env?: object } = {}) {
+function runtimeCall(words: string[], options: Pick<CallOptions, "variables" | "only"> = {}) {
   return call(words, {
     cwd,
     path: bin,
     ...options,
-    env: { XDG_RUNTIME_DIR: join(cwd, "run"), ...options.env },
+    env: { XDG_RUNTIME_DIR: join(cwd, "run") },
   });
 }
-const prebuild = (words: string[], more: Record<string, string> = {}) =>
-  runtimeCall(["prebuild", "--name", "all", "--flake", `path:${flake}`, ...words], variables(more));
-const where = ["--local-evaluation", "--build-on", "local"];
+const prebuild = (words: string[], variables: Record<string, string> = {}, options: CallOptions = {}) =>
+  runtimeCall(["prebuild", "--name", "all", "--flake", `path:${flake}`, ...words], { variables, ...options });
 /** The step `build` of a host, which prints the path of its system. */
-const build = (host: string, more: Record<string, string> = {}) =>
-  runtimeCall(["rebuild", "--host", host, "--to", "root@192.0.2.1", "--flake", `path:${flake}`, ...where], {
-    ...variables({ TASK: `fleet:${host}:build`, ...more }),
-  });
+const build = (host: string, more: Record<string, string> = {}, where = ["--build-on", "local"]) =>
+  runtimeCall(
+    ["rebuild", "--host", host, "--to", "root@192.0.2.1", "--flake", `path:${flake}`, "--local-evaluation", ...where],
+    { variables: { TASK: `fleet:${host}:build`, ...more } },
+  );
 
 /** What nix was asked for, one line a process. */
 const asked = () =>
-  existsSync(join(cwd, "nix.log")) ? readFileSync(join(cwd, "nix.log"), "utf8").trim().split("\n") : [];
+  existsSync(join(cwd, "nix.log")) ? readFileSync(join(cwd, "nix.log"), "utf8").split("\n").slice(0, -1) : [];
 const evaluations = () =>
   asked().filter((line) => line.includes("path-info --derivation") || line.includes("--dry-run"));
 /** What is known of the hosts, by the name of the note. */
@@ -90,6 +89,15 @@ describe("prebuild", () => {
     writeFileSync(join(cwd, "nix.log"), "");
     for (const host of good) expect(await contentOf(host)).toBe(`${host === "same2" ? "same1" : host}\n`);
     expect(evaluations()).toEqual([]);
+    const before = notes();
+    await prebuild([...good].reverse()); // by the evaluation cache
+    expect(notes()).toEqual(before);
+  });
+
+  test.each(shells)("with %s as sh and nothing of GNU", async (shell) => {
+    const only = [bin, await sparePath(shell, ["nix-store"])].join(delimiter);
+    expect(await prebuild(["a1", "throws", "fails", "a2"], {}, { only })).toMatchObject({ exitCode: 0, stderr: "" });
+    expect(Object.keys(notes()).sort()).toEqual(["broken.fails", "broken.throws", "drv.a1", "drv.a2", "drv.fails"]);
   });
 
   test("one host that does not evaluate costs the others nothing", async () => {
@@ -103,7 +111,7 @@ describe("prebuild", () => {
     const failed = await build("throws");
     expect(failed).toMatchObject({ exitCode: 1, stdout: "" });
     expect(failed.stderr).toBe("throws: build failed: error: throws has no system\n");
-    expect(asked()).toEqual([""]);
+    expect(asked()).toEqual([]);
     expect(await contentOf("a2")).toBe("a2\n");
   });
 
@@ -178,6 +186,47 @@ describe("prebuild", () => {
     expect(await runtimeCall(words)).toMatchObject({ exitCode: 130 });
     expect(asked()).toHaveLength(1);
     expect(Object.keys(notes())).toEqual([]);
+  });
+});
+
+describe("build", () => {
+  test("of this machine", async () => {
+    const there = await build("a1", {}, ["--local"]);
+    expect([there.exitCode, there.stdout]).toEqual([0, expect.stringMatching(/^\/nix\/store\/\S+-a1\n$/)]);
+    expect(await build("a1", {}, ["--local", "--build-on", "local"])).toMatchObject({ stdout: there.stdout });
+    const failed = await build("fails", {}, ["--local"]);
+    expect(failed).toMatchObject({ exitCode: 1, stdout: "", stderr: expect.stringMatching(/words of the builder\n$/) });
+  });
+
+  test("is asked for by the task's name, whatever host and namespace are called", async () => {
+    for (const TASK of ["a1:build", "fleet:a1:build", "my:fleet:a1:build"])
+      expect(await build("a1", { TASK })).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^\/nix/) });
+    for (const TASK of ["a1", "fleet:build", "b:build", "a1:rebuild"]) {
+      const { stdout } = await build("a1", { TASK, LOLLYPOPS_DRY_RUN: "1" });
+      expect(stdout).toContain("switch-to-configuration");
+    }
+  });
+
+  test("is shown, and nothing is run", async () => {
+    const shown = async (...where: string[]) =>
+      (await build("a1", { LOLLYPOPS_DRY_RUN: "1" }, where)).stdout.replace(flake, "/flake");
+    expect(
+      await shown("--build-on", "ops@[fe80::1]", "--ssh", "ssh -F 'a b'", "--sudo", "sudo"),
+    ).toMatchInlineSnapshot(`
+      "+ drv=$(nix --extra-experimental-features 'nix-command flakes' path-info --derivation 'path:/flake#nixosConfigurations."a1".config.system.build.toplevel')
+      + NIX_SSHOPTS='-F '\\''a b'\\'' -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3' nix --extra-experimental-features 'nix-command flakes' copy --to 'ssh://ops@[fe80::1]' --derivation $drv
+      + new=$(ssh -F 'a b' -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3 ops@fe80::1 'nix --extra-experimental-features '\\''nix-command flakes'\\'' build --no-link --print-out-paths '"$drv"'^out')
+      build: shown, not run
+      "
+    `);
+    expect(await shown()).toMatchInlineSnapshot(`
+      "+ drv=$(nix --extra-experimental-features 'nix-command flakes' path-info --derivation 'path:/flake#nixosConfigurations."a1".config.system.build.toplevel')
+      + NIX_SSHOPTS='-o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3' nix --extra-experimental-features 'nix-command flakes' copy --to ssh://root@192.0.2.1 --derivation $drv
+      + new=$(ssh -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3 root@192.0.2.1 'nix --extra-experimental-features '\\''nix-command flakes'\\'' build --no-link --print-out-paths '"$drv"'^out')
+      build: shown, not run
+      "
+    `);
+    expect(asked()).toEqual([]);
   });
 });
 

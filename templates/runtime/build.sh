@@ -10,23 +10,18 @@ verb_build() { # its path is all that standard output gets
 }
 verb_diff() {
   [ -n "$dry" ] || exec 4>&2
-  build_new
+  build_here
   exec 4>&1
   show_there '' "$nix_words store diff-closures /run/current-system $new${specialisation:+/specialisation/$specialisation}"
   [ -z "$dry" ] || { changed 'shown, not run'; done_step; }
-  on_target diff "$new" "$specialisation"
-  if [ "$outcome" = missing ]; then
-    if [ "$build_on" = local ] && nix-store --check-validity "$why" 2>/dev/null; then
-      sh -c "$(target_diff)$nl"'differences "$@"' sh "$why" "$new" "$specialisation" || fail failed "no difference could be told"
-      done_step
-    fi
-    exec 4>&2; bring; exec 4>&1
-    on_target diff "$new" "$specialisation"
-  fi
+  on_target diff "$new${specialisation:+/specialisation/$specialisation}"
   expect compared
   done_step
 }
 
+toplevel() { # of this host in flake $1, as one word
+  quote "$1#$attribute.\"$host\".config.system.build.toplevel"
+}
 build_here() { build_new; bring; }   # sets $new, which the target then has
 build_new() { # sets $new; it is where it was built
   case $local_evaluation$build_on in
@@ -35,6 +30,10 @@ build_new() { # sets $new; it is where it was built
     1local) set_drv; realise_here ;;
     *) set_drv; on_builder realise_there ;;
   esac
+}
+show_evaluation() {
+  quote "$config_dir/flake"
+  show_there new= "$nix_words build --no-link --print-out-paths ${nix_opts:+$nix_opts }\"path:\$(readlink -f $quoted)${dir:+?dir=$dir}#$attribute.\\\"$host\\\".config.system.build.toplevel\""
 }
 evaluate_there() {
   find_source
@@ -60,7 +59,7 @@ realise_there() { # where ssh goes now; derivations come from anybody, so nobody
     copy_to_target "--derivation $drv"
     eval "on_target build \"\$drv\" \"\$out\" $nix_opts"
   fi
-  [ "$status" != 255 ] || [ -z "$builder" ] || fail failed "the build host: ${why:-ssh said nothing}"   # the target is not unreachable
+  case $status$build_on in 255?*) fail failed "the build host: ${why:-ssh said nothing}" ;; esac   # which says nothing of the target
   expect built
   new=$why
 }
@@ -71,38 +70,37 @@ nix_build() { # WORDS: here; its answer and its last words are in $outcome and $
   else say "LOLLYPOPS_NOM: there is no nom on PATH; nix shows its own words" >&4; ask_nix "$1"; fi
 }
 bring() { # $new to the target. As root through sudo, the store there takes what nobody signed; no trusted user is needed.
-  case $build_on$local in '' | 1 | local1) return ;; esac
-  if [ "$build_on" != local ]; then set_builder; import_to_target
-  elif [ -n "$sudo" ] && [ -n "$password_command" ]; then import_to_target
-  elif [ -n "$dry" ]; then show_copy "$new" "${sudo:+$sudo nix-store}"
-  else copy_to_target "$new" "${sudo:+$sudo nix-store}"; fi
+  case $build_on$local in
+    '' | 1 | local1) ;;   # it was built there
+    local) if [ -n "$sudo" ] && [ -n "$password_command" ]; then import_to_target
+      elif [ -n "$dry" ]; then show_copy "$new" "${sudo:+$sudo nix-store}"
+      else copy_to_target "$new" "${sudo:+$sudo nix-store}"; fi ;;
+    *) import_to_target ;;
+  esac
 }
 
 # ---- a build host is reached as the user does, by ssh's configuration, with nothing of the target's but its ssh.command
-set_builder() { # sets $builder, the ssh command with its options
+on_builder() { # FUNCTION WORD…: there instead of on the target
   case $build_on in *@*) destination build-on "${build_on%%@*}" ;; esac
   destination build-on "${build_on#*@}"
-  builder="${ssh:-ssh} -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
-  builder_to=$build_on
-  case $build_on in *\]) builder_to=${build_on%\]}; builder_to=${builder_to%%\[*}${builder_to#*\[} ;; esac
-}
-on_builder() { # FUNCTION: there instead of on the target
-  set_builder; kept=''
-  for one in to store ssh ssh_opts sudo local password password_command; do eval "quote \"\$$one\""; kept="$kept $one=$quoted"; done
-  eval "set -- \"\$1\" $builder"; one=$1
-  quote "$2"; ssh=$quoted; shift 2; quote_all "$@"; ssh_opts=$quoted   # nix gets just the options
-  to=$builder_to store=ssh://$build_on sudo='' local='' password='' password_command=''
-  "$one"
+  kept=''; for one in to store ssh ssh_opts sudo local password password_command; do eval "quote \"\$$one\""; kept="$kept $one=$quoted"; done
+  store=ssh://$build_on to=$build_on sudo='' local='' password_command=''
+  case $to in *\]) to=${to%\]}; to=${to%%\[*}${to#*\[} ;; esac
+  quote_all "$@"; words=$quoted
+  eval "set -- ${ssh:-ssh}"
+  quote "$1"; ssh=$quoted; shift
+  quote_all "$@" -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3; ssh_opts=$quoted   # all that nix gets
+  eval "$words"; set -- $?
   eval "$kept"
+  return "$1"
 }
-where_built() { # COMMAND
-  if [ "$build_on" = local ]; then eval "$1"; else eval "$builder -T -- \"\$builder_to\" \"\$1\""; fi
-}
+log_in() { eval "$ssh $ssh_opts -T -- \"\$to\" \"\$1\""; }
+where_built() { if [ "$build_on" = local ]; then eval "$1"; else on_builder log_in "$1"; fi; }
 # What the target's store lacks of $new, from where it was built. `nix copy` has one NIX_SSHOPTS for both ends, and no password for sudo.
 import_to_target() {
-  export="nix-store --export \$(nix-store --query --requisites $new)"
-  [ "$build_on" = local ] || { quote "$export"; export="$builder $builder_to $quoted"; }
-  show "$export |"; show_there '' "nix-store --import"
+  if [ "$build_on" = local ]; then show "nix-store --export \$(nix-store --query --requisites $new) |"
+  else on_builder show_there '' "nix-store --export \$(nix-store --query --requisites $new)"; fi
+  show_there '' "nix-store --import   # of what that prints"
   [ -z "$dry" ] || return 0
   closure=$(where_built "nix-store --query --requisites $new" </dev/null) || fail failed "nix-store --query --requisites $new"
   # shellcheck disable=SC2086 # store paths
@@ -141,15 +139,14 @@ noted() { # sets $note to what is known of this host
 verb_prebuild() { # HOST[=target|=DEST]…, or of these just those that stand before a `--`: HOST[:STEP,…]… -- HOST[=target|=DEST]…
   case $step$dry in '' | rebuild | build | diff) ;; *) exit 0 ;; esac
   make_run; unless_asked_to_stop
-  set -f; chosen=' '
-  case " $* " in
-    *' -- '*) while [ "$1" != -- ]; do case ${1#*:}, in "$1," | rebuild,* | *,rebuild,*) chosen="$chosen${1%%:*} " ;; esac; shift; done; shift ;;
-    *) for one; do chosen="$chosen${one%%=*} "; done ;;
+  set -f; chosen=all
+  case " $* " in *' -- '*)
+    chosen=''
+    while [ "$1" != -- ]; do case ${1#*:}, in "$1," | rebuild,* | *,rebuild,*) chosen="$chosen ${1%%:*} " ;; esac; shift; done; shift ;;
   esac
-  these=''
-  for one; do case $chosen in *" ${one%%=*} "*) these="$these $one"; rm -f -- "$run/drv.${one%%=*}" "$run/broken.${one%%=*}" ;; esac; done
-  # shellcheck disable=SC2086 # names
-  set -- $these
+  for one; do
+    shift; case $chosen in all | *" ${one%%=*} "*) rm -f -- "$run/drv.${one%%=*}" "$run/broken.${one%%=*}"; set -- "$@" "$one" ;; esac
+  done
   # 1.5 GiB a host
   many=$(awk '$1 == "MemAvailable:" { n = int($2 / 1572864); print (n < 1 ? 1 : n > 8 ? 8 : n) }' /proc/meminfo 2>/dev/null)
   while [ $# -gt 0 ]; do
@@ -166,7 +163,7 @@ evaluate_chunk() {
   for one; do host=${one%%=*} names="$names ${one%%=*}"; toplevel "$flake"; words="$words $quoted"; done
   say "evaluating$names" >&4
   # In the order of the hosts, as neither path-info nor a build that is not dry has them; without the list of what would be built.
-  if [ $# -gt 1 ] && ask_nix "build --dry-run --json --option substitute false $nix_opts$words" without_list; then
+  if [ $# -gt 1 ] && ask_nix "build --dry-run --json $nix_opts$words" without_list; then
     drvs=$(printf '%s\n' "$outcome $why" | field drvPath | grep '^/nix/store/.*\.drv$')
     if [ "$(printf '%s\n' "$drvs" | grep -c .)" = $# ]; then
       for one; do host=${one%%=*}; note drv "${drvs%%"$nl"*}"; drvs=${drvs#*"$nl"}; done
@@ -179,7 +176,7 @@ evaluate_chunk() {
     if evaluate; then note drv "$drv"; else unless_asked_to_stop; note broken "$why"; fi
   done
 }
-without_list() { while IFS= read -r line; do case $line in '  /nix/store/'*.drv | *' will be built:') ;; *) printf '%s\n' "$line" ;; esac; done; }
+without_list() { while IFS= read -r line; do case $line in '  /nix/store/'* | *' will be built:' | *' will be fetched '*) ;; *) printf '%s\n' "$line" ;; esac; done; }
 build_chunk() { # what is to be built here
   words='' hosts=''
   for one; do case $one in *=*) ;; *) host=$one; ! noted drv || words="$words $note^out" hosts="$hosts $one" ;; esac; done

@@ -7,7 +7,7 @@ umask 077; ulimit -S -c 0
 locale=${LC_ALL-}; LC_ALL=C
 exec 4>&1
 unset name path cmd secrets source user dir password value values   # whatever is exported under these names is no business of children
-host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark='' build_on='' builder='' specialisation=''
+host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark='' build_on='' specialisation=''
 flake=. config_dir=/var/src/lollypops method=auto attribute=nixosConfigurations
 read_settings "${LOLLYPOPS_SET_@HASH@%"$nl"}"
 unset LOLLYPOPS_@HASH@ LOLLYPOPS_SH_@HASH@ LOLLYPOPS_SET_@HASH@
@@ -32,6 +32,7 @@ while [ $# -gt 0 ]; do
     --method) method=$2; shift ;;
     --local-evaluation) local_evaluation=1 ;;
     --build-on) build_on=$2; shift ;;   # local, or a build host; otherwise on the target
+    --specialisation) specialisation=$2; shift ;;
     --needs) needs="$needs $2"; shift ;;   # a store path, and =DRV^OUTPUT that makes it
     --called) called=$2; shift ;;
     --) shift; break ;;

@@ -2,9 +2,6 @@
 # The system: built on the target, or here with --local-evaluation, then activated there in a unit of its own.
 # shellcheck disable=SC2015,SC2034,SC2154
 
-toplevel() { # of this host in flake $1, as one word
-  quote "$1#$attribute.\"$host\".config.system.build.toplevel"
-}
 verb_check_vars() { say "$step: ok"; done_step; }
 verb_rebuild() {
   source='' query='' new=''
@@ -22,10 +19,6 @@ verb_rebuild() {
   expect deployed unchanged
   case $outcome in deployed) changed "$why" ;; *) say "$step: unchanged, $why" ;; esac
   done_step
-}
-show_evaluation() {
-  quote "$config_dir/flake"
-  show_there new= "$nix_words build --no-link --print-out-paths ${nix_opts:+$nix_opts }\"path:\$(readlink -f $quoted)${dir:+?dir=$dir}#$attribute.\\\"$host\\\".config.system.build.toplevel\""
 }
 show_activation() {
   [ "$REBUILD_ACTION" != build ] || return 0
