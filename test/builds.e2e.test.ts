@@ -154,6 +154,20 @@ describe("the build host", () => {
     expect([exitCode, stdout]).toEqual([0, expect.stringContaining("rebuild: unchanged, built /nix/store/")]);
   });
 
+  it("dies while it sends: the target has nothing that is not whole, and the next try brings it", async () => {
+    await renew();
+    const path = (await step("build", here("builder"))).stdout.trim();
+    const dying = `#!/bin/sh\n[ "$1" = --export ] || exec /usr/bin/nix-store "$@"\n/usr/bin/nix-store "$@" | head -c 3000; kill -9 $PPID\n`;
+    const place = "/usr/local/bin/nix-store";
+    await ssh(builder, `cat >${place}; chmod 755 ${place}`, { input: dying });
+    const cut = await rebuild(here("builder"));
+    await ssh(builder, `rm ${place}`);
+    expect([cut.exitCode, cut.stderr]).toEqual([1, expect.stringMatching(/^web1: rebuild failed: .*end.of.file/)]);
+    expect(await isThere(host, path)).toBe(false);
+    expect(await rebuild(here("builder"))).toMatchObject({ exitCode: 0, stderr: "" });
+    expect(await current()).toBe(path);
+  });
+
   it.each([
     ["does not answer", "--build-on=192.0.2.1", 1, /^web1: rebuild failed: the build host: ssh: connect/],
     ["is an option", "--build-on=-oProxyCommand=x", 2, /build-on is no host name/],

@@ -40,7 +40,11 @@ evaluate_there() {
   show_evaluation
   [ -z "$dry" ] || { new="\$new"; return; }
   eval "on_target build \"\$config_dir/flake\" \"\$source\" \"\${dir:+?dir=\$dir}\" \"\$attribute.\\\"\$host\\\"\" $nix_opts"
+  set_new
+}
+set_new() { # to what was built there
   expect built
+  case ${why#/nix/store/} in "$why" | *[!0-9A-Za-z+._?=-]*) fail failed "that is no store path: $why" ;; esac
   new=$why
 }
 realise_here() {
@@ -60,8 +64,7 @@ realise_there() { # where ssh goes now; derivations come from anybody, so nobody
     eval "on_target build \"\$drv\" \"\$out\" $nix_opts"
   fi
   case $status$build_on in 255?*) fail failed "the build host: ${why:-ssh said nothing}" ;; esac   # which says nothing of the target
-  expect built
-  new=$why
+  set_new
 }
 nix_build() { # WORDS: here; its answer and its last words are in $outcome and $why
   set -- "build --no-link --print-out-paths $nix_opts $1"

@@ -89,9 +89,10 @@ verb_deploy_flake() {
 copy_words() { # nix copy of $1; $2: what serves the store there, if not the login itself
   case ${2-} in *[\&#%?]*) refuse "sudo's words may not hold & # % or ?: nix would read them as parts of the store's address" ;; esac
   quote "$ssh_opts"; sshopts=$quoted
-  quote "$store${2:+?remote-program=$2}"
-  # Nobody substitutes derivations, and asking for each takes long.
-  case $1 in --derivation*) words=copy ;; *) words='copy --substitute-on-destination' ;; esac
+  case $1 in
+    --derivation*) quote "ssh-ng${store#ssh}"; words=copy ;;   # thousands that nobody substitutes: ssh:// would take a minute
+    *) quote "$store${2:+?remote-program=$2}"; words='copy --substitute-on-destination' ;;
+  esac
   words="$words --to $quoted $1"
 }
 show_copy() { copy_words "$1" "${2-}"; show "NIX_SSHOPTS=$sshopts $nix_words $words"; }
