@@ -214,14 +214,14 @@ describe("build", () => {
       await shown("--build-on", "ops@[fe80::1]", "--ssh", "ssh -F 'a b'", "--sudo", "sudo"),
     ).toMatchInlineSnapshot(`
       "+ drv=$(nix --extra-experimental-features 'nix-command flakes' path-info --derivation 'path:/flake#nixosConfigurations."a1".config.system.build.toplevel')
-      + NIX_SSHOPTS='-F '\\''a b'\\'' -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3' nix --extra-experimental-features 'nix-command flakes' copy --to 'ssh://ops@[fe80::1]' --derivation $drv
+      + NIX_SSHOPTS='-F '\\''a b'\\'' -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3' nix --extra-experimental-features 'nix-command flakes' copy --to 'ssh-ng://ops@[fe80::1]' --derivation $drv
       + new=$(ssh -F 'a b' -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3 ops@fe80::1 'nix --extra-experimental-features '\\''nix-command flakes'\\'' build --no-link --print-out-paths '"$drv"'^out')
       build: shown, not run
       "
     `);
     expect(await shown()).toMatchInlineSnapshot(`
       "+ drv=$(nix --extra-experimental-features 'nix-command flakes' path-info --derivation 'path:/flake#nixosConfigurations."a1".config.system.build.toplevel')
-      + NIX_SSHOPTS='-o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3' nix --extra-experimental-features 'nix-command flakes' copy --to ssh://root@192.0.2.1 --derivation $drv
+      + NIX_SSHOPTS='-o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3' nix --extra-experimental-features 'nix-command flakes' copy --to ssh-ng://root@192.0.2.1 --derivation $drv
       + new=$(ssh -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3 root@192.0.2.1 'nix --extra-experimental-features '\\''nix-command flakes'\\'' build --no-link --print-out-paths '"$drv"'^out')
       build: shown, not run
       "
