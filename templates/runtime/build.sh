@@ -87,7 +87,7 @@ on_builder() { # FUNCTION WORD…: there instead of on the target
   case $build_on in *@*) destination build-on "${build_on%%@*}" ;; esac
   destination build-on "${build_on#*@}"
   kept=''; for one in to store ssh ssh_opts sudo local password password_command; do eval "quote \"\$$one\""; kept="$kept $one=$quoted"; done
-  store=ssh://$build_on to=$build_on sudo='' local='' password_command=''
+  store=ssh://$build_on to=$build_on sudo='' local='' password='' password_command=''
   case $to in *\]) to=${to%\]}; to=${to%%\[*}${to#*\[} ;; esac
   quote_all "$@"; words=$quoted
   eval "set -- ${ssh:-ssh}"
