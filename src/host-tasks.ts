@@ -58,7 +58,12 @@ function stepCommands(host: Host, calls: Calls, commands: Commands): Record<stri
   return Object.fromEntries(commonSteps.map((step) => [step, others[step] ?? [(calls as Commands)[step] ?? rebuild]]));
 }
 
-const more: Readonly<Record<string, Task>> = { "without-secrets": { run: "once" }, ssh: { interactive: true } };
+const more: Readonly<Record<string, Task>> = {
+  "without-secrets": { run: "once" },
+  ssh: { interactive: true },
+  // its standard output is a path and nothing else: no prefix, no echo
+  build: { interactive: true, silent: true },
+};
 
 /** How a host stands in the words of `begin`: with the steps of this deployment, where they are not the usual ones. */
 export function planned({ host, steps }: HostTasks, deployment: "whole" | "without-secrets" | "step"): string {
