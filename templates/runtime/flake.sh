@@ -93,8 +93,7 @@ show_copy() { copy_words "$1" "${2-}"; show "NIX_SSHOPTS=$sshopts $nix_words $wo
 copy_to_target() { # PATHS [REMOTE-PROGRAM]
   [ -z "$local" ] || return 0
   copy_words "$(printf '%s' "$1" | tr '\n' ' ')" "${2-}"
-  NIX_SSHOPTS=$ssh_opts; export NIX_SSHOPTS
-  run_nix "$words" "NIX_SSHOPTS=$sshopts "
+  with_ssh run_nix "$words" "NIX_SSHOPTS=$sshopts "
 }
 import_to_target() { # SYSTEM: what the store there lacks of it, where sudo takes a password from a pipe, so that nix cannot call it
   show_there '' "nix-store --import"   # of what nix-store --export prints
