@@ -46,7 +46,8 @@ add_ssh_opts() { # the host's other settings. The user's options stand before: s
     strict) set -- -o StrictHostKeyChecking=yes "$@" ;;
     accept-new) set -- -o StrictHostKeyChecking=accept-new "$@" ;;
     *) key=${host_key#* }; key="${host_key%% *} ${key%% *}"
-      case $key in *[!A-Za-z0-9@.+/=\ -]*) refuse "deployment.ssh.host-key is strict, accept-new or a public key, not $host_key" ;; esac
+      case $key in *[!A-Za-z0-9@.+/=\ -]*) key='' ;; [a-z]*\ AAAA*) ;; *) key='' ;; esac
+      [ -n "$key" ] || refuse "deployment.ssh.host-key is strict, accept-new or a public key, not $host_key"
       # A list of this key alone, for whatever name; no file holds it.
       set -- -o "KnownHostsCommand=/usr/bin/env echo * $key" -o UserKnownHostsFile=/dev/null -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes "$@" ;;
   esac
