@@ -51,9 +51,9 @@ add_ssh_opts() { # the host's other settings. The user's options stand before: s
       # A list of this key alone, for whatever name; no file holds it.
       set -- -o "KnownHostsCommand=/usr/bin/env echo * $key" -o UserKnownHostsFile=/dev/null -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes "$@" ;;
   esac
-  hops=$jump
+  hops=$jump${jump:+,}
   while [ -n "$hops" ]; do
-    hop=${hops%%,*}; case $hops in *,*) hops=${hops#*,} ;; *) hops='' ;; esac
+    hop=${hops%%,*} hops=${hops#*,}
     case $hop in *@*) destination "the jump host's user" "${hop%%@*}" ;; esac
     hop=${hop#*@}; case $hop in \[*\]:*) hop=${hop%:*} ;; esac
     destination "the jump host" "$hop"
@@ -64,13 +64,12 @@ add_ssh_opts() { # the host's other settings. The user's options stand before: s
   quote_all "$@"; ssh_opts="$ssh_opts${ssh_opts:+ }$quoted"
 }
 
-# One login for all that a run does on a host: a master in the background, which ends 20 s after its last use. The socket is
+# One login for all that a run does on a host: a master in the background, which ends 15 s after its last use. The socket is
 # named by all that tells where ssh goes, and how. `fresh=1` gives the next call a connection of its own.
 share() { # sets $way to the words for it; fails if the login did, with ssh's words in $log
   way='' log=/dev/null
   [ -z "$fresh" ] || { fresh='' way='-S none '; return 0; }
-  one=${ssh%% *}
-  [ -n "$multiplex" ] && [ -z "$local" ] && [ "${one##*/}" = ssh ] || return 0
+  case $multiplex$local${ssh%% *} in 1ssh | 1*/ssh) ;; *) return 0 ;; esac
   socket=$run/s.$(printf %s "$ssh $ssh_opts $to" | cksum | tr -dc 0-9).$host
   # A path of plain characters; of the 104 that a socket's may have, ssh takes 17.
   case $socket in *[!A-Za-z0-9_@/.-]*) return 0 ;; esac
@@ -85,7 +84,7 @@ log_in() { # 255: in vain. 1: there is none to share, or else ssh can say better
   case $nl$(eval "$ssh $ssh_opts -G -- \"\$to\"" </dev/null 2>/dev/null) in *"${nl}controlpath "*) return 1 ;; esac   # the user's own
   : >"$socket.log"
   # Were it not to listen, for another one does, it runs `:` and ends.
-  eval "$ssh -f -M -S \$socket -o ControlPersist=20 -E \$socket.log $ssh_opts -- \"\$to\" :" </dev/null >/dev/null 2>>"$socket.log" 4>&-
+  eval "$ssh -f -M -S \$socket -o ControlPersist=15 -E \$socket.log $ssh_opts -- \"\$to\" :" </dev/null >/dev/null 2>>"$socket.log" 4>&-
   got=$? log=$socket.log
   [ -z "$signal" ] || return 255
   if [ $got = 0 ] && [ -S "$socket" ]; then
@@ -113,10 +112,10 @@ with_ssh() { # COMMAND…: with just this ssh, and these options, as nix's
   PATH=$own_path
 }
 wrap_ssh() { # nix takes the `ssh` of PATH, and before 2.26 it splits the options at blanks
-  make_run; mkdir -p "$run/nix.$$"; one=$run/nix.$$/ssh
-  quote "$PATH"; printf '#!/bin/sh\nPATH=%s\nexec %s "$@"\n' "$quoted" "$ssh $NIX_SSHOPTS" >"$one"
-  chmod 700 "$one"; [ -x "$one" ] || refuse "$runs takes no programs, so that nix cannot use this ssh: $ssh"
-  PATH=$run/nix.$$:$PATH NIX_SSHOPTS=''
+  make_run; bin=$run/nix.$$; mkdir -p "$bin"
+  quote "$PATH"; printf '#!/bin/sh\nPATH=%s\nexec %s "$@"\n' "$quoted" "$ssh $NIX_SSHOPTS" >"$bin/ssh"
+  chmod 700 "$bin/ssh"; [ -x "$bin/ssh" ] || refuse "$runs takes no programs, so that nix cannot use this ssh: $ssh"
+  PATH=$bin:$PATH NIX_SSHOPTS=''
 }
 show_there() { # NAME= or nothing, then a command as it would be typed on the target, with sudo where the host has it
   [ -n "$verbose" ] || return 0
@@ -184,7 +183,7 @@ set -- $quoted
       printf '\n%s exit %s\n' "$mark" $?; } | hear
   )
   told "$heard"
-  [ "$status" != 255 ] || [ -n "$why" ] || why=$(sed -n '$p' "$log" | tr -d '\000-\037\177')   # the shared one was lost
+  case $way$status$why in -S*255) why=$(sed -n '$p' "$log" | tr -d '\000-\037\177'); why=${why:-the shared connection ended} ;; esac
   [ "$status" != 77 ] || [ -n "$outcome" ] || { ! in_run || : >"$refused"; fail failed "sudo did not take the password; nothing was sent${why:+: $why}"; }
 }
 payload() { :; }
