@@ -183,7 +183,7 @@ set -- $quoted
       printf '\n%s exit %s\n' "$mark" $?; } | hear
   )
   told "$heard"
-  case $way$status$why in -S*255) why=$(sed -n '$p' "$log" | tr -d '\000-\037\177'); why=${why:-the shared connection ended} ;; esac
+  case $status$why$way in '255-S /'*) why=$(sed -n '$p' "$log" | tr -d '\000-\037\177'); why=${why:-the shared connection ended} ;; esac
   [ "$status" != 77 ] || [ -n "$outcome" ] || { ! in_run || : >"$refused"; fail failed "sudo did not take the password; nothing was sent${why:+: $why}"; }
 }
 payload() { :; }
