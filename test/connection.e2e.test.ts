@@ -17,6 +17,7 @@ import {
   sshConfig,
   task,
   temporaryDirectory,
+  trySsh,
 } from "./hosts.ts";
 import { call, runtime } from "./runtime.ts";
 
@@ -42,6 +43,8 @@ beforeAll(async () => {
   copyFileSync(join(dirname(sshConfig), "key"), key);
   chmodSync(key, 0o600);
   writeFileSync(known, `${address.pop1} ${hostKey.pop1}\n`);
+  const wanted = "/var/src/lollypops-secrets"; // by hello.service
+  await ssh("pop1", `mkdir -p ${wanted} && echo hello >${wanted}/greeting`);
   const stop = "systemctl stop second-sshd 2>/dev/null; systemctl reset-failed second-sshd 2>/dev/null";
   await ssh("pop1", `${stop}; systemd-run --quiet --unit=second-sshd /usr/sbin/sshd -D -p ${port} -o PidFile=none`);
 });
@@ -49,6 +52,7 @@ afterAll(async () => {
   await ssh("pop1", "systemctl stop second-sshd");
 });
 
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 const inRun = () => readdirSync(env.XDG_RUNTIME_DIR, { recursive: true, encoding: "utf8" });
 const sockets = () => inRun().filter((name) => statSync(join(env.XDG_RUNTIME_DIR, name)).isSocket());
 /** The processes here that hold a socket of this run. */
@@ -267,6 +271,32 @@ describe("one login", () => {
     const more = await step("deploy-secrets", [...config, ...secret]);
     expect(more).toMatchObject({ exitCode: 0, stderr: "", stdout: "deploy-secrets: 0 changed, 1 unchanged\n" });
     await end();
+  });
+
+  it.each([
+    ["the shared connection", "-M"],
+    ["what uses it", "-T"],
+  ])("%s is killed during an activation: the step finds that again", async (_, what) => {
+    await copy(config, { TASK: "web1" });
+    await ssh("pop1", "mkdir -p /run/standin && touch /run/standin/hang");
+    const running = step("rebuild", config, { REBUILD_ACTION: "test" });
+    const lock = "/run/nixos/switch-to-configuration.lock";
+    try {
+      await until(
+        "it has begun",
+        async () => (await trySsh("pop1", `[ -e ${lock} ] && ! flock -n ${lock} :`)).exitCode === 0,
+      );
+      await pause(1000); // the word of it arrives
+      const [pid] = masters().filter((one) => readFileSync(`/proc/${one}/cmdline`, "latin1").includes(`\0${what}\0`));
+      process.kill(Number(pid), "SIGKILL");
+      await pause(3000);
+    } finally {
+      await ssh("pop1", "rm -f /run/standin/hang");
+    }
+    const { stdout, stderr, exitCode } = await running;
+    expect(stdout).toContain("rebuild: the connection was lost; the activation goes on, looking for it\n");
+    expect(stdout).toContain("runs until the next boot");
+    expect([stderr, exitCode]).toEqual(["", 0]);
   });
 
   it("goes to one place only: another address is another login", async () => {

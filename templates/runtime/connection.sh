@@ -97,7 +97,7 @@ log_in() { # 255: in vain. 1: there is none to share, or else ssh can say better
 }
 leave() { # at the end of a step, unless the host's deployment goes on
   case $?$step$TASK in 0rebuild*) ;; 0*":$host" | "0$step$host" | 0*:without-secrets) return ;; esac
-  [ ! -S "$socket" ] || ssh -F /dev/null -S "$socket" -O stop x 2>/dev/null   # as soon as nobody uses it
+  [ ! -S "$socket" ] || ssh -F /dev/null -S "$socket" -O stop x 2>/dev/null || rm -f -- "$socket"   # once nobody uses it
 }
 unreached() { # ssh's words of a login in vain
   heard=$({ cat "$log"; printf '\n%s exit 255\n' "$mark"; } | hear)
