@@ -93,7 +93,7 @@ born() {
 }
 find_run() {
   if [ -n "${XDG_RUNTIME_DIR-}" ] && [ -O "$XDG_RUNTIME_DIR" ]; then runs=$XDG_RUNTIME_DIR/lollypops
-  else runs=${TMPDIR:-/tmp}/lollypops-$(id -u); fi
+  else runs=${TMPDIR:-/tmp}; [ ${#runs} -le 40 ] || runs=/tmp; runs=$runs/lollypops-$(id -u); fi   # a socket's path has to be short
   run=$runs/$PPID-$(born $PPID)
 }
 ours() { [ -d "$1" ] && [ -O "$1" ] && [ ! -L "$1" ]; }

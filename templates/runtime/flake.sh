@@ -99,6 +99,5 @@ show_copy() { copy_words "$1" "${2-}"; show "NIX_SSHOPTS=$sshopts $nix_words $wo
 copy_to_target() { # PATHS [REMOTE-PROGRAM]
   [ -z "$local" ] || return 0
   copy_words "$(printf '%s' "$1" | tr '\n' ' ')" "${2-}"
-  NIX_SSHOPTS=$ssh_opts; export NIX_SSHOPTS
-  run_nix "$words" "NIX_SSHOPTS=$sshopts "
+  with_ssh run_nix "$words" "NIX_SSHOPTS=$sshopts "
 }
