@@ -72,6 +72,7 @@ share() { # sets $way to the words for it; fails if the login did, with ssh's wo
   way='' log=/dev/null
   [ -z "$fresh" ] || { fresh='' way='-S none -o ConnectTimeout=5 '; return 0; }
   case $multiplex$local${ssh%% *} in 1ssh | 1*/ssh) ;; *) return 0 ;; esac
+  [ "$step" != deploy-secrets ] || whole || return 0   # needs just one
   socket=$run/s.$(printf %s "$ssh $ssh_opts $to" | cksum | tr -dc 0-9).$host
   # A path of plain characters; of the 104 that a socket's may have, ssh takes 17.
   case $socket in *[!A-Za-z0-9_@/.-]*) return 0 ;; esac
@@ -97,8 +98,9 @@ log_in() { # 255: in vain. 1: there is none to share, or else ssh can say better
   case $got$(cat "$log") in 255 | *"UNKNOWN port"* | *listen* | 0* | 1*) return 1 ;; esac
   return 255
 }
+whole() { case $TASK in "$host" | *":$host" | *:without-secrets) ;; *) return 1 ;; esac; }   # not a step by itself
 leave() { # at the end of a step, unless the host's deployment goes on
-  case $?$step$TASK in 0rebuild*) ;; 0*":$host" | "0$step$host" | 0*:without-secrets) return ;; esac
+  case $?$step in 0rebuild) ;; 0*) ! whole || return 0 ;; esac
   [ ! -S "$socket" ] || ssh -F /dev/null -S "$socket" -O stop x 2>/dev/null || rm -f -- "$socket"   # once nobody uses it
 }
 unreached() { # ssh's words of a login in vain
