@@ -52,9 +52,11 @@ case $verb in
   ready) step=ready; unless_stopped; [ -z "$to" ] || connect; realise ;;   # for a task that is the user's own
   start) unless_stopped; verb_start ;;
   broken) step=evaluation; unless_stopped; fail failed "$@" ;;
-  check-vars | deploy-flake | deploy-secrets | rebuild)
-    step=$verb
-    case $TASK in *:check-secrets) step=check-secrets ;; esac   # the same call
+  check-vars | deploy-flake | deploy-secrets | rebuild | gc | exec)
+    step=$verb asked=''
+    case $TASK in "$host:"* | *":$host:"*) asked=${TASK##*:} ;; esac
+    # Steps that are the same call.
+    case $verb/$asked in deploy-secrets/check-secrets | rebuild/status | rebuild/rollback | rebuild/reboot | rebuild/ssh) step=$asked ;; esac
     unless_stopped
     called_by_name
     mark failed 'killed'
@@ -64,7 +66,8 @@ case $verb in
       check-vars) verb_check_vars ;;
       deploy-flake) verb_deploy_flake ;;
       deploy-secrets) verb_secrets "$@" ;;
-      rebuild) verb_rebuild ;;
+      exec | gc) "verb_$verb" "$@" ;;
+      rebuild) "verb_$step" ;;
     esac ;;
   *) refuse "there is no verb $verb" ;;
 esac
