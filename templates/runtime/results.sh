@@ -28,6 +28,8 @@ result_line() { # OUTCOME MESSAGE [,"name":value…]
   json "$2"; line="$line,\"message\":$json,\"seconds\":$(($(date +%s) - began))${3-}}"
   make_run
   # By dd, which writes all of it at once: the lines of hosts in parallel do not mix.
-  printf '%s\n' "$line" >"$run/result.$host" && { dd bs=1048576 <"$run/result.$host" >>"$LOLLYPOPS_RESULTS"; } 2>/dev/null ||
+  printf '%s\n' "$line" >"$run/result.$$"
+  { dd bs=1048576 <"$run/result.$$" >>"$LOLLYPOPS_RESULTS"; } 2>/dev/null ||
     say "lollypops: $host: cannot write LOLLYPOPS_RESULTS, $LOLLYPOPS_RESULTS" >&2
+  rm -f -- "$run/result.$$"
 }

@@ -8,11 +8,11 @@ on_its_machine() {
   any=$LOLLYPOPS_ANY_HOST; ! in_run || [ ! -e "$run/any.$host" ] || any=1
   on_target "$program" "$host" "$any" "$@"
   [ "$outcome" = other ] || return 0
-  runs=$why; refuse_other; make_run; : >"$run/any.$host"
+  system=$why; refuse_other; make_run; : >"$run/any.$host"
   on_target "$program" "$host" 1 "$@"
 }
-refuse_other() { # ends the step if system $runs is that of another host of this Taskfile
-  whose=${runs#nixos-system-}
+refuse_other() { # ends the step if system $system is that of another host of this Taskfile
+  whose=${system#nixos-system-}
   while [ "$whose" != "${whose%-*}" ]; do
     whose=${whose%-*}   # where the name ends and the version begins, nobody can tell
     [ "$whose" != "$host" ] || return 0
@@ -21,7 +21,7 @@ refuse_other() { # ends the step if system $runs is that of another host of this
     quote "path:$source${dir:+?dir=$dir}#$attribute.\"$host\".config.system.build.toplevel.name"
     own=$(eval "nix eval --raw $nix_opts $quoted" 2>&4) || own=''
     case $own in "nixos-system-$whose-"*) return ;; esac   # two hosts may have one name
-    fail failed "this looks like $whose's machine (its running system is $runs); LOLLYPOPS_ANY_HOST=1 deploys to it anyway"
+    fail failed "this looks like $whose's machine (its running system is $system); LOLLYPOPS_ANY_HOST=1 deploys to it anyway"
   done
 }
 in_taskfile() { [ ! -r "$TASKFILE" ] || grep -Fqx -e "  '$1:rebuild':" -e "  $1:rebuild:" -- "$TASKFILE"; }
@@ -81,14 +81,14 @@ $why
 EOF
   say "$step: waiting for it"
   await_boot
-  [ "$runs" = "$wanted" ] || [ "$booted" = "$wanted" ] ||
-    fail failed "rebooted, but it runs ${runs##*/} and not ${wanted##*/}, the boot default; look at its boot loader"
-  make_run; printf '%s\n' "$runs" "$ill" >"$note"
+  [ "$system" = "$wanted" ] || [ "$booted" = "$wanted" ] ||
+    fail failed "rebooted, but it runs ${system##*/} and not ${wanted##*/}, the boot default; look at its boot loader"
+  make_run; printf '%s\n' "$system" "$ill" >"$note"
   say "$step: back after $waited s"
   mark failed 'rebooted; its secrets and units were not looked at'
   exit 0
 }
-await_boot() { # a login to another boot than $boot; sets $runs and $booted
+await_boot() { # a login to another boot than $boot; sets $system and $booted
   limit=600 since=$(date +%s) waited=0
   while [ -z "$signal" ] && [ $waited -lt $limit ]; do
     sleep 2
@@ -96,7 +96,7 @@ await_boot() { # a login to another boot than $boot; sets $runs and $booted
     [ ! -t 4 ] || printf '\r%s: %s s \r' "$step" $waited >&4
     fresh=1
     on_target reboot which 4>/dev/null
-    read -r id runs booted <<EOF
+    read -r id system booted <<EOF
 $why
 EOF
     case $outcome/$id in up/"$boot") ;; up/*) return ;; esac
@@ -106,12 +106,12 @@ EOF
   fail unknown "it did not come back within $limit s${why:+: $why}"
 }
 after_reboot() {
-  { read -r runs; read -r ill; } <"$note"; rm -f -- "$note"
+  { read -r system; read -r ill; } <"$note"; rm -f -- "$note"
   show_there '' 'systemctl is-system-running --wait'
   [ -z "$dry" ] || { changed 'shown, not run'; done_step; }
   on_target reboot settle "$ill"
   expect settled
-  changed "rebooted into ${runs##*/}"; done_step
+  changed "rebooted into ${system##*/}"; done_step
 }
 secrets_there() { # after a reboot, all of them: so nothing is to be sent
   paths=''; each_secret add_path "$@"
