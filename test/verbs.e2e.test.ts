@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { buildSystem, mustRun, ssh, sshConfig, trySsh } from "./hosts.ts";
+import { buildSystem, mustRun, ssh, sshConfig, temporaryDirectory, trySsh } from "./hosts.ts";
 import { call } from "./runtime.ts";
 import { here, host, prepare, profile, step, type VerbOptions, verb } from "./verbs.ts";
 
@@ -193,6 +193,7 @@ describe("the right machine", () => {
     const twin = ["deploy-flake", "--flake", here.made.dir, "--method", "copy", "--host", "twin"];
     expect(await verb(twin, "deploy-flake")).toMatchObject({ stderr: "", exitCode: 0 });
     await runs("web2-24.11");
+    here.env["XDG_RUNTIME_DIR"] = temporaryDirectory();   // another run
     expect((await verb(twin, "deploy-flake")).stderr).toContain(
       "twin: deploy-flake failed: this looks like web2's machine",
     );

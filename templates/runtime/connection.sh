@@ -26,6 +26,8 @@ connect() { # from --to, --ssh, --sudo and what the run overrides
   [ -z "$LP_REMOTE_USER" ] || user=$LP_REMOTE_USER
   destination "the address (LP_REMOTE_HOST)" "$address"
   [ -z "$user" ] || destination "the user (LP_REMOTE_USER)" "$user"
+  [ -z "$confirm_host" ] || destination "confirm-host" "$confirm_host"
+  case $confirm_host in \[*) confirm_host=${confirm_host#?}; confirm_host=${confirm_host%?} ;; esac
   store=ssh://${user:+$user@}$address
   case $address in \[*) address=${address#?}; address=${address%?} ;; esac
   to=${user:+$user@}$address
@@ -90,7 +92,7 @@ on_target() {
   [ -n "$mark" ] || set_marks
   program=$1; shift
   quote_all "$@"
-  text="$(target_common; case $program in secrets | rebuild) target_pending ;; esac; "target_$program")
+  text="$(target_common; case $program in secrets) target_pending ;; rebuild) target_pending; target_guard ;; esac; "target_$program")
 set -- $quoted
 : D$gate"
   # Words that sh, fish, zsh and csh read alike. A text that was cut is not run.
@@ -98,7 +100,7 @@ set -- $quoted
   set_there
   heard=$(
     { { [ -z "$password" ] || printf '%s\n' "$password"; printf '%s\n' "B$gate" "$mark"; printf %s "$text"; payload; } 2>/dev/null |
-        if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh $ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1
+        if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh ${fresh:+-o ControlMaster=no -o ControlPath=none -o ConnectTimeout=5} $ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1
       printf '\n%s exit %s\n' "$mark" $?; } | hear
   )
   told "$heard"
@@ -123,11 +125,13 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
     case $line in *[[:cntrl:]]*) line=$(printf %s "$line" | tr -d '\000-\010\013-\037\177') ;; esac   # a terminal obeys some
     case $line in
       "$mark at "*) at=${line#"$mark at "} ;;
+      "$mark built") : >"$go" ;;
       "$mark exit "*) status=${line#"$mark exit "} ;;
       "$mark "*) line=${line#"$mark "}; outcome=${line%% *} why=${line#"$outcome"}; why=${why# } ;;
       '') blank=1 ;;
       *) [ -z "$blank" ] || { printf '\n' >&4; blank=''; }
-        printf '%s\n' "$line" >&4
+        # Of one try among many, only the host's own words.
+        [ "$fresh$outcome" = 1 ] || printf '%s\n' "$line" >&4
         case $line in *'nix log /nix/store/'* | *'For full logs, run'*) ;; *) last=${line#"${line%%[! ]*}"} ;; esac ;;
     esac
   done
@@ -136,7 +140,7 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
 expect() { # ends the step unless the target said one of $@
   case $status in 0 | 255) for word; do [ "$outcome" != "$word" ] || return 0; done ;; esac
   case $outcome in
-    failed | unknown) fail "$outcome" "$why" ;;
+    failed | rolled-back | unknown) fail "$outcome" "$why" ;;
     here) fail failed "the connection ended early${why:+: $why}" ;;
     *) [ "$status" != 255 ] || fail unreachable "${why:-ssh said nothing}"; fail failed "$why (exit $status)" ;;
   esac

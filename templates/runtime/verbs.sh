@@ -6,10 +6,10 @@
 on_its_machine() {
   program=$1; shift
   any=$LOLLYPOPS_ANY_HOST; ! in_run || [ ! -e "$run/any.$host" ] || any=1
-  on_target "$program" "$host" "$any" "$@"
+  on_target "$program" "host=$host" "any=$any" "$@"
   [ "$outcome" = other ] || return 0
   system=$why; refuse_other; make_run; : >"$run/any.$host"
-  on_target "$program" "$host" 1 "$@"
+  on_target "$program" "host=$host" any=1 "$@"
 }
 refuse_other() { # ends the step if system $system is that of another host of this Taskfile
   whose=${system#nixos-system-}
