@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { buildSystem, mustRun, ssh, sshConfig, temporaryDirectory, trySsh } from "./hosts.ts";
+import { buildSystem, markNixos, mustRun, ssh, sshConfig, temporaryDirectory, trySsh } from "./hosts.ts";
 import { call } from "./runtime.ts";
 import { here, host, prepare, profile, step, type VerbOptions, verb } from "./verbs.ts";
 
@@ -193,9 +193,51 @@ describe("the right machine", () => {
     const twin = ["deploy-flake", "--flake", here.made.dir, "--method", "copy", "--host", "twin"];
     expect(await verb(twin, "deploy-flake")).toMatchObject({ stderr: "", exitCode: 0 });
     await runs("web2-24.11");
-    here.env["XDG_RUNTIME_DIR"] = temporaryDirectory();   // another run
+    here.env["XDG_RUNTIME_DIR"] = temporaryDirectory(); // another run
     expect((await verb(twin, "deploy-flake")).stderr).toContain(
       "twin: deploy-flake failed: this looks like web2's machine",
     );
+  });
+});
+
+describe("rebuild and rollback", () => {
+  const flake = () => verb(["deploy-flake", "--flake", here.made.dir, "--method", "copy"], "deploy-flake");
+  const rebuild = (variables: Record<string, string> = {}) => step("rebuild", { variables });
+  /** The secret that hello.service wants. */
+  const greet = () => ssh(host, "mkdir -p /var/src/lollypops-secrets; echo hi >/var/src/lollypops-secrets/greeting");
+  const now = async () =>
+    (await ssh(host, `readlink /run/current-system ${profile}`)).replace(/.*-nixos-system-/g, "").split("\n");
+
+  test("a rebuild refuses another host's machine, and takes one of no host", async () => {
+    await markNixos(host, here.made.dir, "web2");
+    expect(await flake()).toMatchObject({ exitCode: 1 });
+    const refused = await rebuild();
+    expect(refused).toMatchObject({
+      exitCode: 1,
+      stdout: "",
+      stderr: expect.stringContaining("looks like web2's machine"),
+    });
+    await markNixos(host, here.made.dir, "db1"); // not in this Taskfile
+    await greet();
+    for (const result of [await flake(), await rebuild()]) expect(result).toMatchObject({ stderr: "", exitCode: 0 });
+    expect(await now()).toEqual(["web1-1", "system-2-link", ""]);
+  });
+
+  test("back to the generation before, and from there to none", async () => {
+    await markNixos(host, here.made.dir, "web1");
+    const none = await step("rollback");
+    expect(none).toMatchObject({
+      exitCode: 1,
+      stdout: "",
+      stderr: "web1: rollback failed: there is no generation before 1\n",
+    });
+    await greet();
+    for (const result of [await flake(), await rebuild()]) expect(result).toMatchObject({ exitCode: 0 });
+    expect(await now()).toEqual(["web1-1", "system-2-link", ""]);
+    const back = await step("rollback");
+    expect(back).toMatchObject({ stderr: "", exitCode: 0 });
+    expect(back.stdout).toMatch(/^rollback: .*-nixos-system-web1-0/m);
+    expect(await now()).toEqual(["web1-0", "system-1-link", ""]);
+    expect(await ssh(host, "cat /boot/loader/loader.conf")).toContain("default nixos-generation-1.conf");
   });
 });

@@ -8,7 +8,7 @@ json() { # sets $json to $1 as a JSON string in ASCII; what is no UTF-8 becomes 
     END {
       for (i = 0; i < n; i++) {
         c = b[i]; more = c < 128 ? 0 : c < 194 ? -1 : c < 224 ? 1 : c < 240 ? 2 : c < 245 ? 3 : -1
-        if (more > 0) c %= 2 ^ (6 - more)
+        if (more > 0) c -= more == 1 ? 192 : more == 2 ? 224 : 240
         for (j = 1; j <= more; j++) if (b[i + j] >= 128 && b[i + j] < 192) c = c * 64 + b[i + j] % 64; else more = -1
         if (more == 2 && (c < 2048 || c >= 55296 && c < 57344) || more == 3 && (c < 65536 || c > 1114111)) more = -1
         if (more < 0) { c = 65533; more = 0 }

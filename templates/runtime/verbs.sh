@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # What one does with a host day by day: status, rollback, reboot, gc, ssh, exec; and is it the right machine?
-# shellcheck disable=SC2015,SC2034,SC2154
+# shellcheck disable=SC2015,SC2016,SC2034,SC2154
 
 # on_its_machine PROGRAM WORD…: on_target, with two more words before these; a machine that runs another host's system is refused.
 on_its_machine() {
@@ -46,7 +46,7 @@ EOF
 }
 tell_status() { # what the target told, as a line and in the results
   words="runs $current"
-  if [ "$next" = - ]; then words="$words, generation $generation"; else words="$words; generation $generation, $next, boots next"; fi
+  if [ "$current" = - ]; then words='runs no NixOS'; elif [ "$next" = - ]; then words="$words, generation $generation"; else words="$words; generation $generation, $next, boots next"; fi
   [ "$booted" = "$current" ] || words="$words; booted $booted"
   [ "$reboot" = false ] || words="$words; reboot needed"
   words="$words; failed units: ${ill:-none}; flake: "
@@ -57,7 +57,7 @@ tell_status() { # what the target told, as a line and in the results
   fields=''
   for field in current booted flake; do
     eval "value=\$$field"; [ $field != flake ] || value=$there
-    json "$value"; fields="$fields,\"$field\":$json"
+    if [ "$value" = - ]; then json=null; else json "$value"; fi; fields="$fields,\"$field\":$json"
   done
   list=''; for unit in $ill; do json "$unit"; list="$list${list:+,}$json"; done
   case $generation in *[!0-9]*) generation=null ;; esac
@@ -65,7 +65,10 @@ tell_status() { # what the target told, as a line and in the results
     "$fields,\"generation\":$generation,\"reboot\":$reboot,\"failed\":[$list],\"ours\":$ours"
 }
 
-verb_rollback() { back=1; verb_rebuild; }
+verb_rollback() { # WORD…, as for a rebuild
+  show_there new= 'readlink -f /nix/var/nix/profiles/system-$(($(readlink /nix/var/nix/profiles/system | tr -dc 0-9) - 1))-link'
+  back=1; verb_rebuild "$@"
+}
 
 # reboot is three calls: this one, deploy-secrets, which sends what is gone, and this one again.
 verb_reboot() {
@@ -125,7 +128,7 @@ add_path() { quote "$path"; paths="$paths $quoted"; }
 verb_gc() { # [AGE], in days
   days=${*:-30d}; days=${days%d}
   case $days in '' | *[!0-9]* | 0?* | ??????*) refuse "gc takes one age in days, such as 30d, not $*" ;; esac
-  show_there '' 'nix-env -p /nix/var/nix/profiles/system --delete-generations …'
+  show_there '' "nix-env -p /nix/var/nix/profiles/system --delete-generations ${days}d"
   show_there '' '/nix/var/nix/profiles/system/bin/switch-to-configuration boot'
   show_there '' nix-collect-garbage
   [ -z "$dry" ] || { changed 'shown, not run'; done_step; }
