@@ -17,11 +17,11 @@ refuse_other() { # ends the step if system $system is that of another host of th
     whose=${whose%-*}   # where the name ends and the version begins, nobody can tell
     [ "$whose" != "$host" ] || return 0
     in_taskfile "$whose" || continue
-    [ -n "$source" ] || find_source
+    [ -n "${source-}" ] || find_source
     quote "path:$source${dir:+?dir=$dir}#$attribute.\"$host\".config.system.build.toplevel.name"
     own=$(eval "nix eval --raw $nix_opts $quoted" 2>&4) || own=''
     case $own in "nixos-system-$whose-"*) return ;; esac   # two hosts may have one name
-    fail failed "this looks like $whose's machine (its running system is $system); LOLLYPOPS_ANY_HOST=1 deploys to it anyway"
+    fail failed "this looks like $whose's machine (its running system is $system); LOLLYPOPS_ANY_HOST=1 goes on all the same"
   done
 }
 in_taskfile() { [ ! -r "$TASKFILE" ] || grep -Fqx -e "  '$1:rebuild':" -e "  $1:rebuild:" -- "$TASKFILE"; }
@@ -47,7 +47,7 @@ EOF
 tell_status() { # what the target told, as a line and in the results
   words="runs $current"
   if [ "$current" = - ]; then words='runs no NixOS'; elif [ "$next" = - ]; then words="$words, generation $generation"; else words="$words; generation $generation, $next, boots next"; fi
-  [ "$booted" = "$current" ] || words="$words; booted $booted"
+  case $booted in - | "$current") ;; *) words="$words; booted $booted" ;; esac
   [ "$reboot" = false ] || words="$words; reboot needed"
   words="$words; failed units: ${ill:-none}; flake: "
   ours=false flake_words='another'
@@ -76,7 +76,7 @@ verb_reboot() {
   ! in_run || [ ! -e "$note" ] || after_reboot
   show_there '' 'systemctl reboot'
   if [ -n "$dry" ]; then make_run; : >"$note"; changed 'shown, not run'; done_step; fi
-  on_target reboot start
+  on_its_machine reboot start
   [ "$outcome" != here ] || fail unknown "the connection ended before the target told whether it reboots${why:+: $why}"
   expect rebooting
   read -r boot wanted ill <<EOF
@@ -92,12 +92,12 @@ EOF
   exit 0
 }
 await_boot() { # a login to another boot than $boot; sets $system and $booted
-  limit=600 since=$(date +%s) waited=0
-  while [ -z "$signal" ] && [ $waited -lt $limit ]; do
+  patience=600 since=$(date +%s) waited=0
+  while [ -z "$signal" ] && [ $waited -lt $patience ]; do
     sleep 2
     waited=$(($(date +%s) - since))
     [ ! -t 4 ] || printf '\r%s: %s s \r' "$step" $waited >&4
-    fresh=1
+    fresh=1   # never a shared connection: that of before could look alive
     on_target reboot which 4>/dev/null
     read -r id system booted <<EOF
 $why
@@ -105,8 +105,8 @@ EOF
     case $outcome/$id in up/"$boot") ;; up/*) return ;; esac
   done
   [ -z "$signal" ] || fail unknown 'it was told to reboot'
-  [ "$outcome" != up ] || fail failed "it was told to reboot, and has not within $limit s"
-  fail unknown "it did not come back within $limit s${why:+: $why}"
+  [ "$outcome" != up ] || fail failed "it was told to reboot, and has not within $patience s"
+  fail unknown "it did not come back within $patience s${why:+: $why}"
 }
 after_reboot() {
   { read -r system; read -r ill; } <"$note"; rm -f -- "$note"
@@ -168,4 +168,4 @@ verb_exec() { # COMMAND WORD…: there as it was typed, with sudo where the host
   esac
   fail failed "exit $got"
 }
-go_there() { if [ -n "$local" ]; then sh -c "$there" 4>&-; else eval "$ssh $ssh_opts -T -- \"\$to\" \"\$there\" 4>&-"; fi; }
+go_there() { if [ -n "$local" ]; then LC_ALL=$locale sh -c "$there" 4>&-; else eval "LC_ALL=\$locale $ssh $ssh_opts -T -- \"\$to\" \"\$there\" 4>&-"; fi; }

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# On the target: `start` reboots it in a moment, and answers which boot this is, the system to come, and the units that failed.
+# On the target: `host=… any=… start` reboots it in a moment (right_machine), and answers which boot this is, the system to come, and the units that failed.
 # `which` answers boot and systems, `settle UNIT,…` waits for the units and names those that failed beyond these, and
 # `missing PATH…` answers whether one of the files is.
 boot() { # another one with each boot, in containers too
@@ -26,8 +26,9 @@ settle() {
 main() {
   answer here
   case $1 in
+    host=*) right_machine "${1#host=}" "${2#any=}"; start ;;
     which) answer up "$(boot)" "$(readlink -f /run/current-system)" "$(readlink -f /run/booted-system)" ;;
     missing) shift; for path; do [ -e "$path" ] || { answer missing; return; }; done; answer there ;;
-    *) "$@" ;;
+    settle) settle "$2" ;;
   esac
 }
