@@ -18,7 +18,8 @@ describe.each(controls)("$shell as sh, only busybox: $spare", ({ shell, spare })
     ssh = join(cwd, "ssh");
     // Joins its words as sshd does, and a login shell reads them.
     writeFileSync(ssh, '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done; shift 2\nexec sh -c "$*"\n');
-    chmodSync(ssh, 0o755);
+    writeFileSync(join(cwd, "become"), '#!/bin/sh\nshift\nexec "$@"\n');
+    for (const file of [ssh, join(cwd, "become")]) chmodSync(file, 0o755);
   });
   const run = (words: readonly string[], variables: Record<string, string> = {}, options: CallOptions = {}) =>
     call(words, { ...path, cwd, env: { XDG_RUNTIME_DIR: mkdtempSync(join(cwd, "run-")) }, variables, ...options });
@@ -76,7 +77,7 @@ describe.each(controls)("$shell as sh, only busybox: $spare", ({ shell, spare })
       exitCode: 1,
     });
     // A sudo that asks for no password.
-    const asking = ["--sudo", "env", "--password-command", "echo secret"];
+    const asking = ["--sudo", join(cwd, "become"), "--password-command", "echo secret"];
     expect((await exec(["cat"], "in\n", asking)).stdout).toBe("in\n");
   });
 });
