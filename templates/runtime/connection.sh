@@ -178,9 +178,7 @@ set -- $quoted
 : D$gate"
   # Words that sh, fish, zsh and csh read alike. A text that was cut is not run.
   loader="while IFS= read -r l; do [ \"\$l\" = B$gate ] && break; done; IFS= read -r mark; text=\$(head -c ${#text}); case \$text in *D$gate) eval \"\$text\"; main \"\$@\";; esac"
-  there="${sudo:+$sudo -- }sh -c '$loader'"
-  # sudo gets one try, which shows whether it takes the password; one that does not ask leaves it to the loader, which drops it.
-  [ -z "$password" ] || there="sh -c 'ulimit -c 0; unset p; IFS= read -r p; l=\"\$1\"; shift; printf \"%s\n\" \"\$p\" | \"\$@\" sh -c : || exit 77; { printf \"%s\n\" \"\$p\"; cat; } | \"\$@\" sh -c \"\$l\"' sh '$loader' $sudo --"
+  set_there
   heard=$(
     { { [ -z "$password" ] || printf '%s\n' "$password"; printf '%s\n' "B$gate" "$mark"; printf %s "$text"; payload; } 2>/dev/null |
         if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh $way$ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1
@@ -191,6 +189,11 @@ set -- $quoted
   [ "$status" != 77 ] || [ -n "$outcome" ] || { ! in_run || : >"$refused"; fail failed "sudo did not take the password; nothing was sent${why:+: $why}"; }
 }
 payload() { :; }
+set_there() { # to what starts $loader on the target
+  there="${sudo:+$sudo -- }sh -c '$loader'"
+  # sudo gets one try, which shows whether it takes the password; one that does not ask leaves it to the loader, which drops it.
+  [ -z "$password" ] || there="sh -c 'ulimit -c 0; unset p; IFS= read -r p; l=\"\$1\"; shift; printf \"%s\n\" \"\$p\" | \"\$@\" sh -c : || exit 77; { printf \"%s\n\" \"\$p\"; cat; } | \"\$@\" sh -c \"\$l\"' sh '$loader' $sudo --"
+}
 told() { # the four lines that `hear` ends with
   mark=''
   { read -r at; read -r status; read -r outcome; IFS= read -r why; } <<EOF
