@@ -132,7 +132,7 @@ describe("one host of three fails", () => {
     const { stdout, exitCode } = await task(["deploy-all"], { cwd: made.dir });
     expect(stdout).toContain("[web1] the disk is on fire");
     expect(stdout).toContain("[deploy-all] 2 of 3 hosts deployed");
-    expect(stdout).toMatch(/\[deploy-all\] {3}web1: failed at rebuild: switch-to-configuration test ended with 2/);
+    expect(stdout).toMatch(/\[deploy-all\] {3}web1: rolled-back at rebuild: an activation snippet failed/);
     expect(exitCode).toBe(201);
     expect(await booted("pop1")).toBe(old);
   });

@@ -59,7 +59,7 @@ set_printable() { # $printable, to $1 without control characters
 }
 
 # ---- the variables of a run: they come as one text, since `task x NAME=value` reaches no command's environment
-settings='LP_REMOTE_HOST LP_REMOTE_USER LP_REMOTE_COMMAND LP_REMOTE_SSH_OPTS LP_REMOTE_SUDO_COMMAND LP_REMOTE_SUDO_OPTS REBUILD_ACTION SECRET LOLLYPOPS_SECRETS_IN_TURN LOLLYPOPS_DRY_RUN LOLLYPOPS_FLAKE TASK CLI_VERBOSE USER_WORKING_DIR TASKFILE_DIR'
+settings='LP_REMOTE_HOST LP_REMOTE_USER LP_REMOTE_COMMAND LP_REMOTE_SSH_OPTS LP_REMOTE_SUDO_COMMAND LP_REMOTE_SUDO_OPTS REBUILD_ACTION SECRET LOLLYPOPS_SECRETS_IN_TURN LOLLYPOPS_GUARD LOLLYPOPS_DRY_RUN LOLLYPOPS_FLAKE TASK CLI_VERBOSE USER_WORKING_DIR TASKFILE_DIR'
 read_settings() { # lines NAME=value, just these and in this order
   { for setting in $settings; do
       IFS= read -r line; [ "${line%%=*}" = "$setting" ] || refuse "a variable of this run holds a line break: $line"
@@ -71,6 +71,7 @@ EOF
   for switch in LOLLYPOPS_DRY_RUN LOLLYPOPS_SECRETS_IN_TURN; do
     eval "case \$$switch in 0) $switch='' ;; '' | 1) ;; *) refuse \"$switch is 1 or 0, not \$$switch\" ;; esac"
   done
+  case $LOLLYPOPS_GUARD in 1) LOLLYPOPS_GUARD='' ;; '' | 0) ;; *) refuse "LOLLYPOPS_GUARD is 1 or 0, not $LOLLYPOPS_GUARD" ;; esac
   dry=$LOLLYPOPS_DRY_RUN verbose=$LOLLYPOPS_DRY_RUN
   [ "$CLI_VERBOSE" != true ] || verbose=1
   case ${REBUILD_ACTION:=switch} in
@@ -103,7 +104,7 @@ mark() { # what became of this host, for `end`: OUTCOME STEP WORDS
   set_printable "$2"; printf '%s\n' "$1 $step $printable" >"$run/host.$host"
 }
 
-# ---- how a step ends: 0 deployed or unchanged, 1 failed, 4 unreachable, 5 unknown, 130 interrupted
+# ---- how a step ends: 0 deployed or unchanged, 1 failed, 3 rolled back, 4 unreachable, 5 unknown, 130 interrupted
 changed() { in_run && : >"$run/changed.$host"; say "$step: $*"; }
 done_step() { mark ok ''; exit 0; }
 fail() { # OUTCOME WORDS
@@ -111,7 +112,7 @@ fail() { # OUTCOME WORDS
   [ -z "$signal" ] || { outcome=interrupted; set -- "by SIG$signal${*:+; $*}"; }
   mark "$outcome" "$*"
   printf '%s\n' "$host: $step $outcome: $*" >&2
-  case $outcome in failed) exit 1 ;; unreachable) exit 4 ;; interrupted) exit 130 ;; *) exit 5 ;; esac
+  case $outcome in failed) exit 1 ;; rolled-back) exit 3 ;; unreachable) exit 4 ;; interrupted) exit 130 ;; *) exit 5 ;; esac
 }
 on_signal() { signal=$1; ! in_run || : >"$run/stop"; }
 called_by_name() { # go-task reads names as regular expressions

@@ -90,7 +90,7 @@ on_target() {
   [ -n "$mark" ] || set_marks
   program=$1; shift
   quote_all "$@"
-  text="$(target_common; case $program in secrets | rebuild) target_pending ;; esac; "target_$program")
+  text="$(target_common; case $program in secrets) target_pending ;; rebuild) target_pending; target_guard ;; esac; "target_$program")
 set -- $quoted
 : D$gate"
   # Words that sh, fish, zsh and csh read alike. A text that was cut is not run.
@@ -100,7 +100,7 @@ set -- $quoted
   [ -z "$password" ] || there="sh -c 'ulimit -c 0; unset p; IFS= read -r p; l=\"\$1\"; shift; printf \"%s\n\" \"\$p\" | \"\$@\" sh -c : || exit 77; { printf \"%s\n\" \"\$p\"; cat; } | \"\$@\" sh -c \"\$l\"' sh '$loader' $sudo --"
   heard=$(
     { { [ -z "$password" ] || printf '%s\n' "$password"; printf '%s\n' "B$gate" "$mark"; printf %s "$text"; payload; } 2>/dev/null |
-        if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh $ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1
+        if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh ${fresh:+-o ControlMaster=no -o ControlPath=none -o ConnectTimeout=5} $ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1
       printf '\n%s exit %s\n' "$mark" $?; } | hear
   )
   told "$heard"
@@ -133,7 +133,7 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
 expect() { # ends the step unless the target said one of $@
   case $status in 0 | 255) for word; do [ "$outcome" != "$word" ] || return 0; done ;; esac
   case $outcome in
-    failed | unknown) fail "$outcome" "$why" ;;
+    failed | rolled-back | unknown) fail "$outcome" "$why" ;;
     here) fail failed "the connection ended early${why:+: $why}" ;;
     *) [ "$status" != 255 ] || fail unreachable "${why:-ssh said nothing}"; fail failed "$why (exit $status)" ;;
   esac

@@ -7,7 +7,8 @@ umask 077; ulimit -S -c 0
 locale=${LC_ALL-}; LC_ALL=C
 exec 4>&1
 unset name path cmd secrets source user dir password value values   # whatever is exported under these names is no business of children
-host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark=''
+host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark='' fresh='' address=''
+guard=1 confirm=60 limit=600 confirm_host='' keep_failed='' ignore='*-wait-online.service' specialisation='' back=''
 flake=. config_dir=/var/src/lollypops method=auto attribute=nixosConfigurations
 read_settings "${LOLLYPOPS_SET_@HASH@%"$nl"}"
 unset LOLLYPOPS_@HASH@ LOLLYPOPS_SH_@HASH@ LOLLYPOPS_SET_@HASH@
@@ -32,6 +33,13 @@ while [ $# -gt 0 ]; do
     --method) method=$2; shift ;;
     --local-evaluation) local_evaluation=1 ;;
     --needs) needs="$needs $2"; shift ;;   # a store path, and =DRV^OUTPUT that makes it
+    --no-guard) guard='' ;;
+    --confirm-timeout) confirm=$2; shift ;;
+    --activation-timeout) limit=$2; shift ;;
+    --confirm-host) confirm_host=$2; shift ;;
+    --keep-failed-units) keep_failed=1 ;;
+    --ignore-units) ignore=$2; shift ;;
+    --specialisation) specialisation=$2; shift ;;
     --called) called=$2; shift ;;
     --) shift; break ;;
     --*) refuse "$verb has no option $1" ;;
@@ -64,7 +72,7 @@ case $verb in
       check-vars) verb_check_vars ;;
       deploy-flake) verb_deploy_flake ;;
       deploy-secrets) verb_secrets "$@" ;;
-      rebuild) verb_rebuild ;;
+      rebuild) verb_rebuild "$@" ;;
     esac ;;
   *) refuse "there is no verb $verb" ;;
 esac

@@ -1,14 +1,15 @@
 # shellcheck shell=sh
-# The system: built on the target, or here with --local-evaluation, then activated there in a unit of its own.
-# shellcheck disable=SC2015,SC2034,SC2154
+# The system: built on the target, or here with --local-evaluation, then activated there in a unit of its own, on trial until
+# it is confirmed from here over a new connection.
+# shellcheck disable=SC2015,SC2034,SC2086,SC2154
 
 toplevel() { # of this host in flake $1, as one word
   quote "$1#$attribute.\"$host\".config.system.build.toplevel"
 }
 verb_check_vars() { say "$step: ok"; done_step; }
-verb_rebuild() {
+verb_rebuild() { # WORD…: the health checks
   source='' query='' new=''
-  if [ -n "$local_evaluation" ]; then build_here; else
+  if [ -n "$back" ]; then :; elif [ -n "$local_evaluation" ]; then build_here; else
     find_source
     query=${dir:+?dir=$dir}
     quote "$config_dir/flake"; link=$quoted
@@ -16,43 +17,114 @@ verb_rebuild() {
   fi
   show_activation
   [ -z "$dry" ] || { changed 'shown, not run'; done_step; }
-  set_marks; id=$gate mark=''
+  case $guard$LOLLYPOPS_GUARD/$REBUILD_ACTION in 1/switch | 1/test) ;; *) confirm='' ;; esac
+  set_marks; id=$gate mark='' words='' here_limit=0
+  each_check tell_check "$@"
   after=''; ! in_run || [ ! -e "$run/after.$host" ] || after=1
-  eval "on_target rebuild \"\$id\" \"\$REBUILD_ACTION\" \"\$new\" \"\${run##*/}\" \"\$after\" \"\$config_dir/flake\" \"\$source\" \"\$query\" \"\$attribute.\\\"\$host\\\"\" $nix_opts"
-  follow
+  quote_all "id=$id" "action=$REBUILD_ACTION" "new=$new" "run=${run##*/}" "secrets_after=$after" "by=lollypops-gen for $host, by $(id -un) at $(uname -n)" \
+    "limit=$limit" "confirm=${confirm:+$((confirm + here_limit))}" "keep_failed=$keep_failed" "ignore=$ignore" "specialisation=$specialisation" "previous=$back"
+  words="$quoted $words"
+  quote_all "$config_dir/flake" "$source" "$query" "$attribute.\"$host\""
+  eval "on_target rebuild $words -- $quoted $nix_opts"
+  case $outcome in starting | started | activated) see_through "$@" ;; esac
   expect deployed unchanged
-  case $outcome in deployed) changed "$why" ;; *) say "$step: unchanged, $why" ;; esac
+  case $outcome in deployed) changed "$why${LOLLYPOPS_GUARD:+, without guard}" ;; *) say "$step: unchanged, $why" ;; esac
   done_step
 }
 show_activation() {
-  [ "$REBUILD_ACTION" != build ] || return 0
-  case $REBUILD_ACTION in switch | boot) show_there '' "nix-env -p /nix/var/nix/profiles/system --set ${new:-\$new}" ;; esac
-  show_there '' "systemd-run --collect --unit=nixos-rebuild-switch-to-configuration ${new:-\$new}/bin/switch-to-configuration $REBUILD_ACTION"
+  case $REBUILD_ACTION in switch | test) show_stc test ;; dry-activate) show_stc dry-activate ;; esac
+  case $REBUILD_ACTION in switch | boot) show_there '' "nix-env -p /nix/var/nix/profiles/system --set ${new:-\$new}"; show_stc boot ;; esac
 }
-build_here() { # sets $new, and copies it to the target
-  toplevel "$flake"
-  show "new=\$($nix_words build --no-link --print-out-paths${nix_opts:+ $nix_opts} $quoted)"
-  if [ -n "$dry" ]; then new="\$new"
-  else
-    new=$(eval "nix build --no-link --print-out-paths $nix_opts $quoted" 2>&4) || fail failed "nix build of $flake (its words are above)"
-    case $new in /nix/store/*) ;; *) fail failed "nix build told no store path: $new" ;; esac
-  fi
-  # As root through sudo, the store there takes what nobody signed; no trusted user is needed.
-  if [ -n "$local" ]; then :
-  elif [ -n "$sudo" ] && [ -n "$password_command" ]; then import_to_target "$new"
-  elif [ -n "$dry" ]; then show_copy "$new" "${sudo:+$sudo nix-store}"
-  else copy_to_target "$new" "${sudo:+$sudo nix-store}"; fi
-}
-follow() { # after a lost connection: the unit goes on there, and so do we, from the line where it was cut
-  [ -z "$signal" ] || [ "$outcome" != started ] || { outcome=failed why="the activation goes on there by itself"; }
-  tries=0
-  while [ "$outcome" = started ] && [ $tries -lt 60 ] && [ -z "$signal" ]; do
-    tries=$((tries + 1)); lost=$at
-    [ $tries -gt 1 ] || say "$step: the connection was lost; the activation goes on, looking for it"
-    sleep 2
-    on_target rebuild follow "$id" "${lost:-0}"
-    at=${at:-$lost}
-    case $outcome in '' | here) outcome=started ;; esac
+show_stc() { show_there '' "systemd-run --collect --unit=nixos-rebuild-switch-to-configuration ${new:-\$new}/bin/switch-to-configuration $1"; }
+
+each_check() { # DO WORD…: calls DO for each health check, its words in variables
+  do=$1 name=''; shift
+  for word; do
+    case $word in
+      name=*) [ -z "$name" ] || $do; name=${word#name=} on=target timeout=10 retries=3 cmd='' ;;
+      on=control | timeout=* | retries=* | cmd=*) eval "${word%%=*}=\${word#*=}" ;;
+      *) refuse "rebuild does not understand $word" ;;
+    esac
   done
-  [ "$outcome" != started ] || { outcome=unknown; why="the target stopped answering while $new was being activated; look at it"; }
+  [ -z "$name" ] || $do
+}
+tell_check() { # those of the target go there; those from here may take so much longer to confirm
+  if [ $on = target ]; then quote_all "check=$name" "timeout=$timeout" "retries=$retries" "cmd=$cmd"; words="$words $quoted"
+  else longest=$(((timeout + 6) * (retries + 1))); [ $here_limit -gt $longest ] || here_limit=$longest; fi
+}
+run_check() { # one from here, beside the others
+  [ $on = control ] || return 0
+  begun="$begun $name"
+  (
+    trap - INT TERM HUP
+    REMOTE_HOST=${confirm_host:-${address:-localhost}} LC_ALL=$locale; export REMOTE_HOST
+    while [ "$retries" -ge 0 ]; do
+      said=$(within "$timeout" "$cmd" 2>&1 3>&- 4>&- </dev/null) && { echo "healthy $name" >&3; exit; }
+      retries=$((retries - 1)); sleep 1
+    done
+    printf '%s\n' "$said" | sed "s/^/health check $name: /" >&4
+  ) &
+}
+within() { # SECONDS COMMAND; what is left of it then is ended
+  sh -c -- "$2" & pid=$!
+  # shellcheck disable=SC2016,SC2046 # awk's; numbers
+  ( n=$1; while [ "$n" -gt 0 ]; do sleep 1; n=$((n - 1)); done; kill $pid $(ps -A -o pid= -o ppid= | awk -v top=$pid '{ up[$1] = $2 } END { for (one in up) { at = one; while (at in up && at != top) at = up[at]; if (at == top) print one } }') ) >/dev/null 2>&1 & watch=$!
+  wait $pid; ended=$?
+  kill $watch 2>/dev/null
+  return $ended
+}
+check_here() { # WORD…: all checks from here at once; fails if one does, and tells in $why
+  begun=''
+  healthy=$({ each_check run_check "$@"; wait; echo "begun:$begun" >&3; } 3>&1 >&4)
+  case $healthy in *begun:*) begun=${healthy##*begun:} sick='' ;; *) why="the health checks were interrupted"; return 1 ;; esac
+  for name in $begun; do case "$nl$healthy$nl" in *"${nl}healthy $name$nl"*) ;; *) sick="$sick${sick:+, }$name" ;; esac; done
+  [ -z "$sick" ] || { why="health check failed: $sick"; return 1; }
+}
+
+# From the start of the activation to its outcome. Every connection from here on is a new one: a lost one is no reason to
+# give up, since the unit there goes on, and only a new login proves that one can still log in.
+see_through() { # WORD…: the health checks
+  next=follow reason='' home=$to left=$(((limit + ${confirm:-0}) / 5 + 20)) lost=''
+  began $why
+  while :; do
+    case $outcome in
+      activated) if check_here "$@"; then next=confirm; else next=refuse reason=$why; fi ;;
+      starting | started | here | '')
+        left=$((left - 1))
+        [ $left -gt 0 ] || { outcome=unknown why="the host does not answer. Unless it was confirmed, it goes back to $old by itself; look at it"; break; }
+        [ -n "$lost$signal" ] || say "$step: the connection was lost; the activation goes on, looking for it"
+        [ -z "$lost" ] || sleep 2
+        lost=1 ;;
+      gone) what_was_left; break ;;
+      *) break ;;
+    esac
+    [ -z "$signal" ] || interrupted || break
+    reach
+  done
+  to=$home
+}
+began() { old=$1 trial=$2 new=$3; }
+reach() { # asks for the confirmation where the new system is to be, else at both places in turn
+  verb_there=$next to=$home
+  if [ -n "$confirm_host" ] && { [ "$outcome" = activated ] && [ $next = confirm ] || [ $((left % 2)) = 0 ]; }; then to=${user:+$user@}$confirm_host
+  elif [ -n "$confirm_host" ] && [ $next = confirm ]; then verb_there=follow; fi
+  seen=${at:-${seen:-0}}
+  fresh=1
+  on_target rebuild $verb_there "$id" "$seen" "$reason"
+  fresh=''
+}
+interrupted() { # the guard there takes it back, and says so; without one it goes on. A second signal ends this at once
+  [ -n "$confirm" ] || { outcome=failed why="the activation goes on there by itself"; return 1; }
+  [ $next != refuse ] || return 0
+  say "$step: interrupted; telling the host to go back"
+  next=refuse reason="interrupted by SIG$signal"
+  trap 'fail unknown "the host goes back to $old by itself, unless it was confirmed"' INT TERM HUP
+}
+what_was_left() { # /run forgets everything when a host starts anew
+  set -- $why
+  case ${1-} in
+    "$trial") if [ "$REBUILD_ACTION" = test ] || [ "${2-}" = "$new" ]; then outcome=deployed why="$1 runs"; return; fi ;;
+    "$old") outcome=rolled-back why="the host was restarted, or knows nothing of this activation; $old runs"; return ;;
+  esac
+  outcome=unknown why="the host knows nothing of this activation. Look at it: ${1-} runs, the profile is ${2-}"
 }

@@ -1,9 +1,11 @@
 # shellcheck shell=sh
-# On the target, as root: ID ACTION NEW RUN AFTER LINK SOURCE QUERY ATTRIBUTE OPTION… builds the system unless NEW is given, and
-# activates it in a transient unit, so that it outlives the connection; its output is followed. `follow ID LINES` resumes.
-# AFTER: this RUN's deployment of secrets left some that come after the activation.
+# On the target, as root: NAME=VALUE…, `--`, LINK SOURCE QUERY ATTRIBUTE OPTION… builds the system unless $new is given, and
+# activates it in a transient unit (guard.sh), so that it outlives the connection; its output is followed until it asks to be
+# confirmed, or ends. `follow`, `confirm` and `refuse` ID LINES WHY go on from there.
+# The words: id, action, new, run (of go-task), after (some secrets come after the activation), by (whom), limit and confirm (seconds; no
+# confirm: no guard), keep_failed, ignore, specialisation, previous (generation); check timeout retries cmd for each health check.
 # nixos-rebuild's own unit name: the two exclude each other.
-# shellcheck disable=SC2015,SC2086,SC2154
+# shellcheck disable=SC2015,SC2016,SC2034,SC2086,SC2154,SC2231
 unit=nixos-rebuild-switch-to-configuration
 profile=/nix/var/nix/profiles/system
 is() { readlink -f "$1"; }
@@ -21,128 +23,112 @@ build() { # sets $new
   new=$(nix --extra-experimental-features 'nix-command flakes' build --no-link --print-out-paths "$@" \
     "path:$deployed$query#$attribute.config.system.build.toplevel") || { answer failed; exit 1; }
 }
+find_previous() { # sets $new and $number to the generation before the profile's own
+  number=''; this=$(generation)
+  for link in $profile-*-link; do
+    one=${link%-link}; one=${one##*-}
+    [ ! -e "$link" ] || [ "$one" -ge "${this:-0}" ] || [ "$one" -le "${number:-0}" ] || number=$one
+  done
+  [ -n "$number" ] || give_up "there is no generation before ${this:-the first}"
+  new=$(is "$profile-$number-link")
+}
 unchanged() { # a `test` is asked for to see it happen; one that began, but never ended, is not done, nor is an old boot entry
   ! waiting initrd || return 1
   for root in /nix/var/nix/gcroots/lollypops-*; do [ "$(is "$root")" != "$new" ] || return 1; done
   case $action in
-    switch) [ "$(is /run/current-system)" = "$new" ] && [ "$(is $profile)" = "$new" ] ;;
-    boot) [ "$(is $profile)" = "$new" ] ;;
+    switch) [ "$(running)" = "$trial" ] && [ "$(is $profile)" = "$new" ] && bootable "$new" ;;
+    boot) [ "$(is $profile)" = "$new" ] && bootable "$new" ;;
     *) return 1 ;;
   esac
 }
-start() { # the unit, which runs this very program as `activate`
+start() { # the unit, which runs this very program; systemd runs it again when it has ended
   umask 077
-  mkdir -p "/run/lollypops/$id" || give_up "no room in /run"
   d=/run/lollypops/$id
-  ln -sfn "$new" "/nix/var/nix/gcroots/lollypops-$id"
-  { printf '%s\n' "$text"; printf "id=%s action=%s new='%s' run='%s' d='%s'\nactivate\n" "$id" "$action" "$new" "$run" "$d"; } >"$d/run"
-  : >"$d/log"
+  mkdir -p "$d" && { [ -z "$confirm" ] || mkdir "$d/pending"; } &&
+    { printf '%s\n' "$text"; printf "take \"\$@\"; new='%s' trial='%s' number='%s' d='%s'; give_up() { say \"\$*\"; exit 1; }\n" "$new" "$trial" "$number" "$d"
+      say 'case ${EXIT_CODE-} in "") activate ;; *) ended ;; esac'; } >"$d/run" && : >"$d/log" || { tidy; give_up "no room in /run"; }
+  ln -sfn "$(running)" "/nix/var/nix/gcroots/lollypops-old-$id"
+  answer starting "$(running) $trial $new"
   tries=0
-  until systemd-run --quiet --no-ask-password --collect --service-type=exec --unit=$unit -E LOCALE_ARCHIVE -E HOME=/root -E PATH="$PATH" \
-    -p StandardOutput="append:$d/log" -p StandardError="append:$d/log" /bin/sh "$d/run" 2>"$d/err"; do
+  until systemd-run --quiet --no-ask-password --collect --service-type=exec --unit=$unit --description="$by" -E LOCALE_ARCHIVE -E HOME=/root \
+    -E PATH="$PATH" -p StandardOutput="append:$d/log" -p StandardError="append:$d/log" -p TimeoutStopSec=$((limit * 2 + 60)) \
+    -p ExecStopPost="/bin/sh $d/run" /bin/sh "$d/run" 2>"$d/err"; do
     # A unit that ended can stay loaded and keep its name; stopping it frees that, if not at once.
     tries=$((tries + 1)) state_now=$(systemctl is-active $unit)
     case $state_now$((tries / 25)) in
       inactive0 | failed0) systemctl stop $unit 2>/dev/null; sleep 0.2 ;;
-      *) cat "$d/err"; tidy; give_up "the activation could not be started; does another one run? (systemctl status $unit: $state_now)" ;;
+      *) cat "$d/err"; tidy; give_up "the activation could not be started; on the host runs: $(systemctl show -p Description --value $unit) ($unit is $state_now)" ;;
     esac
   done
   sweep
 }
-tidy() { rm -rf -- "$d" "/nix/var/nix/gcroots/lollypops-$id"; rmdir /run/lollypops 2>/dev/null || :; }
-
-activate() { # in the unit. First `test`, and only what works becomes the default of the next boot.
-  old=$(is /run/current-system) before=$(is $profile) after=/run/lollypops/after.$run
-  case $action in
-    switch) tried && commit && settle_removals && finish deployed "switched to $new" ;;
-    boot) commit && finish deployed "$new is the default of the next boot" ;;
-    test) tried && finish deployed "$new runs until the next boot" ;;
-    dry-activate) stc dry-activate && finish unchanged "a dry run" ;;
-  esac
-}
-settle() { # what waited for the new system; or tells in $broken
-  settle_owners
-  [ ! -e "$after/run" ] || sh "$after/run" || { broken="the secrets that come after the activation are not in place"; return 1; }
-  settle_units
-}
-tried() { stc test && { settle || finish failed "$new runs now, but is not the boot default: $broken"; }; }
-failing() { systemctl list-units --state=failed,auto-restart --plain --no-legend | awk '$1 !~ /\.scope$/ { print $1 }'; }
-mended() { # units that failed for want of a secret whose owner came with this system; its module sees to that before they start
-  settle_owners || return 1
-  ill=$(failing | grep -vxF -- "${ailing:-/}")
-  [ -n "$ill" ] || return 0
-  echo "secrets have got their owners; starting again:" $ill
-  systemctl restart -- $ill
-}
-stc() { # ACTION; exit 0 alone proves nothing
-  ailing=$(failing)
-  NIXOS_INSTALL_BOOTLOADER=0 "$new/bin/switch-to-configuration" "$1"; got=$?
-  now=$(is /run/current-system) why=$(tail -n 1 "$d/log")
-  case $1/$got in
-    test/0) [ "$now" != "$new" ] || return 0 ;;
-    test/4) [ "$now" != "$new" ] || ! mended || return 0 ;;
-    */0) return 0 ;;
-  esac
-  if [ "$now" = "$new" ]; then now='it runs now, but is not the boot default'; elif [ "$now" = "$old" ]; then now='the old system runs'; fi
-  finish failed "switch-to-configuration $1 ended with $got ($now): $why"
-}
-commit() {
-  nix-env -p $profile --set "$new" || finish failed "the profile could not be set"
-  NIXOS_INSTALL_BOOTLOADER=0 "$new/bin/switch-to-configuration" boot && { remember pending "$(lines pending | grep -vx initrd)"; return; }
-  got=$? why=$(tail -n 1 "$d/log")
-  [ -z "$before" ] || nix-env -p $profile --set "$before" || finish unknown "the boot loader failed with $got, and the profile could not be set back: $why"
-  [ "$action" != switch ] || now=', and the new system runs until then'
-  finish failed "the boot loader failed with $got; the old system is to boot next${now-}; look at /boot: $why"
-}
-finish() { # nobody may be there to tidy up
-  rm -rf -- "/nix/var/nix/gcroots/lollypops-$id" "$after"
-  say "$*" >"$d/result.new"; mv "$d/result.new" "$d/result"; exit 0
-}
+tidy() { rm -rf -- "$d" "/nix/var/nix/gcroots/lollypops-$id" "/nix/var/nix/gcroots/lollypops-old-$id"; rmdir /run/lollypops 2>/dev/null || :; }
 sweep() { # what earlier activations left whose control machine went away, or the power
   find /run/lollypops -mindepth 1 -maxdepth 1 ! -name 'secrets.*' ! -name 'after.*' -mmin +60 -exec rm -rf -- {} +
   for root in /nix/var/nix/gcroots/lollypops-*; do [ -d "/run/lollypops/${root##*-}" ] || rm -f -- "$root"; done
 }
 
-follow() { # prints the log from line $1 + 1 on, whole lines only, telling where it is, until there is a result
+follow() { # prints the log from line $1 + 1 on, whole lines only, telling where it is, until it asks or has a result
   seen=$1 ended=''
   while [ -z "$ended" ]; do
-    [ ! -e "$d/result" ] || ended=1
-    # No answer at all is a systemd that executes itself anew.
-    [ -n "$ended" ] || case $(systemctl is-active $unit 2>/dev/null) in
-      inactive | failed | unknown) [ -e "$d/result" ] || { lost_unit; return; } ;;
-    esac
+    if [ -e "$d/result" ]; then ended=result; elif [ -e "$d/activated" ] && [ -d "$d/pending" ]; then ended=activated
+    else case $(systemctl is-active $unit 2>/dev/null) in   # no answer at all is a systemd that executes itself anew
+      inactive | failed | unknown) [ -e "$d/result" ] || ended=dead ;;
+    esac; fi
     lines=$(wc -l <"$d/log")
     if [ "$lines" -gt "$seen" ]; then sed -n "$((seen + 1)),${lines}p" "$d/log"; seen=$lines; answer at "$seen"
-    elif [ -z "$ended" ]; then sleep 0.2; fi
+    elif [ -z "$ended" ]; then sleep 0.1; fi
   done
-  answer "$(cat "$d/result")"
+  case $ended in
+    activated) answer activated "$(is "/nix/var/nix/gcroots/lollypops-old-$id") $trial $new"; return ;;
+    result) systemctl stop "lollypops-$id.timer" 2>/dev/null; answer "$(cat "$d/result")" ;;
+    dead) answer unknown "the activation ended without a word. Look at the host: $(running) runs" ;;
+  esac
   tidy
 }
-lost_unit() { rm -rf -- "$d"; answer unknown "the activation ended without a word; running: $(is /run/current-system)"; }
+resume() { # VERB ID LINES WHY
+  id=$2 d=/run/lollypops/$2
+  [ -d "$d" ] || { answer gone "$(running) $(is $profile)"; return; }
+  case $1 in
+    confirm) mv "$d/pending" "$d/confirmed" 2>/dev/null ;;
+    refuse) say "$4" 2>/dev/null >"$d/pending/why" && mv "$d/pending" "$d/refused" 2>/dev/null ;;
+  esac
+  follow "$3"
+}
 
+take() { # the words; what is left is for `build`
+  checks=0 number=''
+  while [ "$1" != -- ]; do
+    case $1 in check=*) checks=$((checks + 1)); eval "check$checks=\${1#*=}" ;;
+      timeout=* | retries=* | cmd=*) eval "${1%%=*}$checks=\${1#*=}" ;;
+      *) eval "${1%%=*}=\${1#*=}" ;;
+    esac
+    shift
+  done
+  after=/run/lollypops/after.$run
+}
 main() {
   answer here
   [ "$(id -u)" = 0 ] || give_up "activating needs root: set deployment.sudo.enable, or deploy as root"
-  if [ "$1" = follow ]; then
-    id=$2 d=/run/lollypops/$2
-    [ -d "$d" ] || { answer unknown "the target knows nothing of this activation; running: $(is /run/current-system)"; return; }
-    answer started; follow "$3"; return
-  fi
-  id=$1 action=$2 new=$3 run=$4 did='' after=/run/lollypops/after.$4
+  case $1 in follow | confirm | refuse) resume "$@"; return ;; esac
+  take "$@"; while [ "$1" != -- ]; do shift; done; shift
   trap 'rm -rf -- "$after"; rmdir /run/lollypops 2>/dev/null' EXIT   # until the unit sees to it
-  [ -z "$5" ] || [ -e "$after/run" ] || give_up "the secrets that come after the activation are gone, perhaps by another deployment; deploy again"
-  shift 5
+  [ -z "$secrets_after" ] || [ -e "$after/run" ] || give_up "the secrets that come after the activation are gone, perhaps by another deployment; deploy again"
   [ -e /run/current-system ] || give_up "this target never ran NixOS (no /run/current-system); nixos-anywhere installs it"
-  [ -n "$new" ] || build "$@"
-  [ -x "$new/bin/switch-to-configuration" ] || give_up "$new is no NixOS system"
+  if [ -n "$previous" ]; then find_previous; elif [ -z "$new" ]; then build "$@"; fi
+  trial=$new
+  case $specialisation/$action in /* | */boot) ;; *) trial=$(is "$new/specialisation/$specialisation") ;; esac
+  [ -x "$trial/bin/switch-to-configuration" ] || give_up "$new ${specialisation:+has no specialisation $specialisation, or }is no NixOS system"
   if [ "$action" = build ]; then answer unchanged "built $new"; return; fi
   if unchanged; then
     [ "$action" = boot ] || { settle || give_up "$new is unchanged, but $broken"; settle_removals; }
     if [ -z "$did" ] && [ ! -e "$after/changed" ]; then answer unchanged "$new"; else answer deployed "$new runs already; what waited for it is done"; fi
     return
   fi
+  # Realised, so whole, and safe from the garbage collection from here on.
+  ln -sfn "$new" "/nix/var/nix/gcroots/lollypops-$id" && nix-store --realise "$new" >/dev/null 2>&1 || give_up "$new is not whole in the store there"
   start
   trap - EXIT
-  answer started
+  answer started "$(is "/nix/var/nix/gcroots/lollypops-old-$id") $trial $new"
   follow 0
 }
