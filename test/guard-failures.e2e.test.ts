@@ -1,6 +1,5 @@
 /** The guard against systems and hosts on which something is wrong: each case ends as told, on a host that can be reached. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { until } from "./faults.ts";
 import {
   activationHeld,
   type Deployment,
@@ -12,10 +11,8 @@ import {
   guardFleet,
   harm,
   holdActivation,
-  holdNix,
   host,
   letGo,
-  nixHeld,
   state,
 } from "./guard.ts";
 import { ssh } from "./hosts.ts";
@@ -133,29 +130,130 @@ describe("what is to be kept", () => {
   const readOnly =
     "mount --bind /nix/var/nix/profiles /nix/var/nix/profiles; mount -o remount,bind,ro /nix/var/nix/profiles";
 
-  test.each<[string, string, Deployment, string, string]>([
+  const full = "the boot loader failed with 1; look at /boot: Failed to install bootloader";
+  const unwritten = "the old boot entries could not be written again. Look at /boot before you reboot; <0> runs";
+  const fails = "mkdir -p /run/standin; touch /run/standin/bootloader-fails";
+  const boot = { args: ["REBUILD_ACTION=boot"] };
+  const big = { system: { kernelKiB: 2048 } };
+
+  test.each<[string, string, Deployment, number, string]>([
+    ["does not fit on /boot", "", big, 3, rolledBack(full)],
     [
-      "does not fit on /boot",
+      "does not fit on /boot, only to boot",
       "",
-      { system: { kernelKiB: 2048 } },
-      "the boot loader failed with 1; look at /boot: ",
-      old,
+      { ...big, ...boot },
+      1,
+      failed(`${full}; the old system is to boot next (the old system runs)`),
     ],
     [
-      "meets a boot loader that fails every time",
-      "mkdir -p /run/standin; touch /run/standin/bootloader-fails",
+      "meets a boot loader that fails, the old system's too",
+      fails,
       {},
-      "",
-      old,
+      5,
+      `web1: unknown at rebuild: ${full}; ${unwritten}`,
     ],
-    ["cannot be the profile's", readOnly, {}, "the profile could not be set: ", old],
-  ])("%s", async (_, before, deployment, why, state) => {
+    ["cannot be the profile's", readOnly, {}, 3, "web1: rolled-back at rebuild: the profile could not be set: "],
+  ])("%s", async (_, before, deployment, status, report) => {
     if (before !== "") await ssh(host, before);
     const { output, ...rest } = await outcome(deployment);
-    console.log(output, rest);
-    expect(rest.report).toContain(why);
-    expect(rest.state).toBe(state);
+    expect(rest, output).toEqual(ends(status, expect.stringContaining(report), old));
+    await ssh(host, "rm -rf /run/standin");
+    await expectNothingLeft();
+  });
+
+  test("is kept on a disk that is full, or not at all", async () => {
+    await holdActivation();
+    const running = await made.begin({ system: { snippet: "echo x >>/var/log/full" } });
+    await activationHeld();
+    await fillDisk();
     await ssh(host, letGo);
+    const { report, output } = await ended(running);
+    await freeDisk();
+    expect(report, output).toMatch(/^web1: rolled-back at rebuild: /);
+    expect(await state()).toBe(old);
+    await expectNothingLeft();
+  });
+});
+
+describe("the host", () => {
+  test("has a full disk: the flake does not get there", async () => {
+    await fillDisk();
+    const { report } = await made.deploy({ system: { dry: `# ${Date.now()}` } });
+    await freeDisk();
+    expect(report).toMatch(/^web1: failed at deploy-flake: .*No space left on device/);
+    expect(await state()).toBe(old);
+    await expectNothingLeft();
+  });
+
+  test("has no system that runs: it is left alone", async () => {
+    await ssh(host, "rm /run/current-system");
+    const { report, status } = await made.deploy();
+    expect(report).toMatch(/^web1: failed at rebuild: this target never ran NixOS/);
+    expect(status).toBe(1);
+    await expectNothingLeft();
+  });
+
+  test.each<[string, Deployment, number, string, string]>([
+    ["gets its first", {}, 0, deployed, "new, new, new, 1"],
+    [
+      "keeps none if that does not fit on /boot",
+      { system: { kernelKiB: 2048 } },
+      3,
+      "web1: rolled-back at rebuild: ",
+      "0, 0, /nix/var/nix/profiles/system, system-*-link",
+    ],
+  ])("never had a generation: %s", async (_, deployment, status, report, state) => {
+    await ssh(host, "rm /nix/var/nix/profiles/system*");
+    const { output, ...rest } = await outcome(deployment);
+    console.log(output, rest);
+    expect(rest, output).toEqual(ends(status, expect.stringContaining(report), state));
+    await expectNothingLeft();
+  });
+
+  test("is deployed to twice at once: the second is told who is at it", async () => {
+    await holdActivation();
+    const first = await made.begin();
+    await activationHeld();
+    const second = await ended(made.again());
+    expect(second.report, second.output).toMatch(
+      /^web1: failed at rebuild: .*on the host runs: lollypops-gen for web1, by root at /,
+    );
+    await ssh(host, letGo);
+    expect(await ended(first)).toMatchObject({ status: 0, report: deployed });
+    expect(await state()).toBe(kept);
+    await expectNothingLeft();
+  });
+
+  test("is being rebuilt by nixos-rebuild: that is left alone", async () => {
+    await ssh(
+      host,
+      "systemd-run --quiet --unit=nixos-rebuild-switch-to-configuration --description='by hand' sleep 3600",
+    );
+    const { report, output } = await made.deploy();
+    expect(report, output).toMatch(/^web1: failed at rebuild: .*on the host runs: by hand/);
+    expect(await ssh(host, "systemctl is-active nixos-rebuild-switch-to-configuration")).toBe("active\n");
+    await ssh(host, "systemctl stop nixos-rebuild-switch-to-configuration");
+    expect(await state()).toBe(old);
+    await expectNothingLeft();
+  });
+
+  test("was rebuilt by nixos-rebuild, which failed: its unit is in nobody's way", async () => {
+    await ssh(host, "systemd-run --quiet --wait --unit=nixos-rebuild-switch-to-configuration false || :");
+    expect(await made.deploy()).toMatchObject({ status: 0, report: deployed });
+    await expectNothingLeft();
+  });
+
+  test("has a clock that jumps: the host's patience does not change", async () => {
+    const jumps = '#!/bin/sh\nexec /run/date -d @$(($(/run/date +%s) + $(od -An -N3 -tu4 /dev/urandom) * 1000)) "$@"';
+    await ssh(
+      host,
+      `cp /usr/bin/date /run/date; cat >/run/jumping; chmod 755 /run/jumping; mount --bind /run/jumping /usr/bin/date`,
+      { input: jumps },
+    );
+    expect(await made.deploy()).toMatchObject({ status: 0, report: deployed });
+    const blocked = { system: { version: "2", ...network(harm.blocks) }, flags: patience };
+    const { report, output } = await made.deploy(blocked);
+    expect(report, output).toBe(nobody.replace("<0>", "<new>"));
     await expectNothingLeft();
   });
 });
