@@ -26,6 +26,8 @@ connect() { # from --to, --ssh, --sudo and what the run overrides
   [ -z "$LP_REMOTE_USER" ] || user=$LP_REMOTE_USER
   destination "the address (LP_REMOTE_HOST)" "$address"
   [ -z "$user" ] || destination "the user (LP_REMOTE_USER)" "$user"
+  [ -z "$confirm_host" ] || destination "confirm-host" "$confirm_host"
+  case $confirm_host in \[*) confirm_host=${confirm_host#?}; confirm_host=${confirm_host%?} ;; esac
   store=ssh://${user:+$user@}$address
   case $address in \[*) address=${address#?}; address=${address%?} ;; esac
   to=${user:+$user@}$address
@@ -120,11 +122,13 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
     case $line in *[[:cntrl:]]*) line=$(printf %s "$line" | tr -d '\000-\010\013-\037\177') ;; esac   # a terminal obeys some
     case $line in
       "$mark at "*) at=${line#"$mark at "} ;;
+      "$mark built") : >"$go" ;;
       "$mark exit "*) status=${line#"$mark exit "} ;;
       "$mark "*) line=${line#"$mark "}; outcome=${line%% *} why=${line#"$outcome"}; why=${why# } ;;
       '') blank=1 ;;
       *) [ -z "$blank" ] || { printf '\n' >&4; blank=''; }
-        printf '%s\n' "$line" >&4
+        # Of one try among many, only the host's own words.
+        [ "$fresh$outcome" = 1 ] || printf '%s\n' "$line" >&4
         case $line in *'nix log /nix/store/'* | *'For full logs, run'*) ;; *) last=${line#"${line%%[! ]*}"} ;; esac ;;
     esac
   done

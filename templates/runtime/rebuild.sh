@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # The system: built on the target, or here with --local-evaluation, then activated there in a unit of its own, on trial until
 # it is confirmed from here over a new connection.
-# shellcheck disable=SC2015,SC2034,SC2086,SC2154
+# shellcheck disable=SC2015,SC2034,SC2086,SC2154,SC2317
 
 toplevel() { # of this host in flake $1, as one word
   quote "$1#$attribute.\"$host\".config.system.build.toplevel"
@@ -25,11 +25,23 @@ verb_rebuild() { # WORD…: the health checks
     "limit=$limit" "confirm=${confirm:+$((confirm + here_limit))}" "keep_failed=$keep_failed" "ignore=$ignore" "specialisation=$specialisation" "previous=$back"
   words="$quoted $words"
   quote_all "$config_dir/flake" "$source" "$query" "$attribute.\"$host\""
+  make_run; go=$run/go.$host
+  payload() { stand_by; }
   eval "on_target rebuild $words -- $quoted $nix_opts"
+  payload() { :; }
+  rm -f -- "$go"
   case $outcome in starting | started | activated) see_through "$@" ;; esac
   expect deployed unchanged
   case $outcome in deployed) changed "$why${LOLLYPOPS_GUARD:+, without guard}" ;; *) say "$step: unchanged, $why" ;; esac
   done_step
+}
+stand_by() { # the host waits for this before it activates, and knows by it that somebody is here
+  beats=0
+  while [ ! -e "$go" ]; do
+    echo; beats=$((beats + 1))
+    if [ $beats -lt 40 ]; then sleep 0.05; else sleep 0.5; fi
+  done
+  echo go
 }
 show_activation() {
   case $REBUILD_ACTION in switch | test) show_stc test ;; dry-activate) show_stc dry-activate ;; esac
@@ -102,6 +114,7 @@ see_through() { # WORD…: the health checks
     reach
   done
   to=$home
+  [ -z "$signal" ] || [ "$outcome" != rolled-back ] || why="rolled back, ${why##*; }"
 }
 began() { old=$1 trial=$2 new=$3; }
 reach() { # asks for the confirmation where the new system is to be, else at both places in turn
@@ -117,7 +130,7 @@ interrupted() { # the guard there takes it back, and says so; without one it goe
   [ -n "$confirm" ] || { outcome=failed why="the activation goes on there by itself"; return 1; }
   [ $next != refuse ] || return 0
   say "$step: interrupted; telling the host to go back"
-  next=refuse reason="interrupted by SIG$signal"
+  next=refuse reason="interrupted"
   trap 'fail unknown "the host goes back to $old by itself, unless it was confirmed"' INT TERM HUP
 }
 what_was_left() { # /run forgets everything when a host starts anew

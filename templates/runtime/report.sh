@@ -59,9 +59,9 @@ verb_end() {
       *) bad="$bad$nl  $host: $outcome at $why" ;;
     esac
   done <"$run/hosts.$name"
-  good=$((deployed + unchanged)) what=deployed
+  good=$((deployed + unchanged)) what=deployed${LOLLYPOPS_GUARD:+ without guard}
   if [ -n "$step" ]; then what="with $step done"; elif [ -n "$dry" ]; then what=shown
-  elif [ "$unchanged" -gt 0 ]; then what="deployed, $unchanged of them unchanged"; fi
+  elif [ "$unchanged" -gt 0 ]; then what="$what, $unchanged of them unchanged"; fi
   say "$good of $total hosts $what${bad:+; NOT done:}$bad"
   # The notes stay until the next run: another group's hosts may have been deployed by this one.
 }

@@ -115,13 +115,16 @@ bootable() { # SYSTEM; some programs exit with 0 though they did nothing; where 
   entries='/boot/loader/entries /boot/grub/grub.cfg'
   ! grep -rqs 'init=/nix/store/' $entries || grep -rqsF "init=$1/init" $entries
 }
+default_is() { # SYSTEM; which only systemd-boot's files tell
+  entry=$(sed -n 's/^default  *//p' /boot/loader/loader.conf 2>/dev/null) && [ -n "$entry" ] && grep -qsF "init=$1/init" "/boot/loader/entries/$entry"
+}
 unkeep() { # WHY. The new generation goes first, or the old system would write its entry and copy its kernel again
   say "generation ${before:-none} again: $*"; made=$(generation) undone=1
   if [ "$made" != "$before" ]; then
     if [ -n "$before" ]; then nix-env -p $profile --switch-generation "$before"; else rm -f $profile; fi
     case " $had " in *" system-$made-link "*) ;; *) rm -f "$profile-$made-link" ;; esac
   fi
-  if [ "$(generation)" != "$before" ]; then undone=''; elif [ -n "$before" ]; then stc "$(is $profile)" boot && bootable "$(is $profile)" || undone=''; fi
+  if [ "$(generation)" != "$before" ]; then undone=''; elif [ -n "$before" ]; then stc "$(is $profile)" boot && bootable "$(is $profile)" || default_is "$(is $profile)" || undone=''; fi
   if [ "$action" = boot ] || [ -z "$confirm" ]; then
     [ -n "$undone" ] || finish unknown "$*; the old boot entries could not be written again. Look at /boot before you reboot; $(running) runs"
     finish failed "$*; the old system is to boot next ($(state))"

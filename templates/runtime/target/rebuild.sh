@@ -21,7 +21,7 @@ build() { # sets $new
     echo "note: the flake there is $deployed, ours is $source; deploy-flake brings it"
   fi
   new=$(nix --extra-experimental-features 'nix-command flakes' build --no-link --print-out-paths "$@" \
-    "path:$deployed$query#$attribute.config.system.build.toplevel") || { answer failed; exit 1; }
+    "path:$deployed$query#$attribute.config.system.build.toplevel" </dev/null) || { answer failed; exit 1; }
 }
 find_previous() { # sets $new and $number to the generation before the profile's own
   number=''; this=$(generation)
@@ -41,26 +41,31 @@ unchanged() { # a `test` is asked for to see it happen; one that began, but neve
     *) return 1 ;;
   esac
 }
+wanted() { # a build may outlive the connection; only somebody who is there is told of the activation
+  answer built
+  timeout 20 grep -qxm1 go || exit 1
+}
 start() { # the unit, which runs this very program; systemd runs it again when it has ended
   umask 077
-  d=/run/lollypops/$id
   mkdir -p "$d" && { [ -z "$confirm" ] || mkdir "$d/pending"; } &&
     { printf '%s\n' "$text"; printf "take \"\$@\"; new='%s' trial='%s' number='%s' d='%s'; give_up() { say \"\$*\"; exit 1; }\n" "$new" "$trial" "$number" "$d"
       say 'case ${EXIT_CODE-} in "") activate ;; *) ended ;; esac'; } >"$d/run" && : >"$d/log" || { tidy; give_up "no room in /run"; }
   ln -sfn "$(running)" "/nix/var/nix/gcroots/lollypops-old-$id"
   answer starting "$(running) $trial $new"
-  tries=0
-  until systemd-run --quiet --no-ask-password --collect --service-type=exec --unit=$unit --description="$by" -E LOCALE_ARCHIVE -E HOME=/root \
-    -E PATH="$PATH" -p StandardOutput="append:$d/log" -p StandardError="append:$d/log" -p TimeoutStopSec=$((limit * 2 + 60)) \
-    -p ExecStopPost="/bin/sh $d/run" /bin/sh "$d/run" 2>"$d/err"; do
-    # A unit that ended can stay loaded and keep its name; stopping it frees that, if not at once.
-    tries=$((tries + 1)) state_now=$(systemctl is-active $unit)
-    case $state_now$((tries / 25)) in
-      inactive0 | failed0) systemctl stop $unit 2>/dev/null; sleep 0.2 ;;
-      *) cat "$d/err"; tidy; give_up "the activation could not be started; on the host runs: $(systemctl show -p Description --value $unit) ($unit is $state_now)" ;;
+  until launch 2>"$d/err"; do
+    state_now=$(systemctl is-active $unit)
+    case $state_now in
+      inactive | failed) [ "${tries:=0}" -lt 25 ] || { cat "$d/err"; tidy; give_up "the activation could not be started"; } ;;
+      *) tidy; give_up "the host is busy with: $(systemctl show -p Description --value $unit), since $(systemctl show -p ActiveEnterTimestamp --value $unit) (systemctl status $unit)" ;;
     esac
+    # A unit that ended can stay loaded and keep its name; stopping it frees that, if not at once.
+    tries=$((tries + 1)); systemctl stop $unit 2>/dev/null; sleep 0.2
   done
   sweep
+}
+launch() {
+  systemd-run --quiet --no-ask-password --collect --service-type=exec --unit=$unit --description="$by" -E LOCALE_ARCHIVE -E HOME=/root -E PATH="$PATH" "$@" \
+    -p StandardOutput="append:$d/log" -p StandardError="append:$d/log" -p TimeoutStopSec=$((limit * 2 + 60)) -p ExecStopPost="/bin/sh $d/run" /bin/sh "$d/run"
 }
 tidy() { rm -rf -- "$d" "/nix/var/nix/gcroots/lollypops-$id" "/nix/var/nix/gcroots/lollypops-old-$id"; rmdir /run/lollypops 2>/dev/null || :; }
 sweep() { # what earlier activations left whose control machine went away, or the power
@@ -73,7 +78,8 @@ follow() { # prints the log from line $1 + 1 on, whole lines only, telling where
   while [ -z "$ended" ]; do
     if [ -e "$d/result" ]; then ended=result; elif [ -e "$d/activated" ] && [ -d "$d/pending" ]; then ended=activated
     else case $(systemctl is-active $unit 2>/dev/null) in   # no answer at all is a systemd that executes itself anew
-      inactive | failed | unknown) [ -e "$d/result" ] || ended=dead ;;
+      # Killed with all that would go back; so that is started anew.
+      inactive | failed | unknown) [ -e "$d/result" ] || { [ ! -e "$d/again" ] && : >"$d/again" && launch -E EXIT_CODE=killed; } || ended=dead ;;
     esac; fi
     lines=$(wc -l <"$d/log")
     if [ "$lines" -gt "$seen" ]; then sed -n "$((seen + 1)),${lines}p" "$d/log"; seen=$lines; answer at "$seen"
@@ -125,8 +131,10 @@ main() {
     if [ -z "$did" ] && [ ! -e "$after/changed" ]; then answer unchanged "$new"; else answer deployed "$new runs already; what waited for it is done"; fi
     return
   fi
+  wanted
   # Realised, so whole, and safe from the garbage collection from here on.
-  ln -sfn "$new" "/nix/var/nix/gcroots/lollypops-$id" && nix-store --realise "$new" >/dev/null 2>&1 || give_up "$new is not whole in the store there"
+  d=/run/lollypops/$id
+  ln -sfn "$new" "/nix/var/nix/gcroots/lollypops-$id" && nix-store --realise "$new" >/dev/null 2>&1 || { tidy; give_up "$new is not whole in the store there"; }
   start
   trap - EXIT
   answer started "$(is "/nix/var/nix/gcroots/lollypops-old-$id") $trial $new"
