@@ -15,7 +15,7 @@ import {
   letGo,
   state,
 } from "./guard.ts";
-import { ssh } from "./hosts.ts";
+import { ssh, task } from "./hosts.ts";
 
 let made: GuardFleet;
 beforeAll(async () => {
@@ -145,19 +145,21 @@ describe("what is to be kept", () => {
       1,
       failed(`${full}; the old system is to boot next (the old system runs)`),
     ],
-    [
-      "meets a boot loader that fails, the old system's too",
-      fails,
-      {},
-      5,
-      `web1: unknown at rebuild: ${full}; ${unwritten}`,
-    ],
+    ["meets a boot loader that fails, the old system's too", fails, {}, 3, rolledBack(full)],
     ["cannot be the profile's", readOnly, {}, 3, "web1: rolled-back at rebuild: the profile could not be set: "],
   ])("%s", async (_, before, deployment, status, report) => {
     if (before !== "") await ssh(host, before);
     const { output, ...rest } = await outcome(deployment);
     expect(rest, output).toEqual(ends(status, expect.stringContaining(report), old));
     await ssh(host, "rm -rf /run/standin");
+    await expectNothingLeft();
+  });
+
+  test("meets a boot loader that fails, and nobody knows what boots", async () => {
+    await ssh(host, `${fails}; rm /boot/loader/loader.conf`);
+    const { status, report } = await made.deploy();
+    expect([status, report]).toEqual([5, `web1: unknown at rebuild: ${full}; ${unwritten}`]);
+    await ssh(host, letGo);
     await expectNothingLeft();
   });
 
@@ -180,7 +182,7 @@ describe("the host", () => {
     await fillDisk();
     const { report } = await made.deploy({ system: { dry: `# ${Date.now()}` } });
     await freeDisk();
-    expect(report).toMatch(/^web1: failed at deploy-flake: .*No space left on device/);
+    expect(report).toMatch(/^web1: failed at deploy-flake: error: /);
     expect(await state()).toBe(old);
     await expectNothingLeft();
   });
@@ -193,19 +195,32 @@ describe("the host", () => {
     await expectNothingLeft();
   });
 
+  test("is reached as somebody who may not activate: it is left alone", async () => {
+    await made.deploy();
+    const { stdout, stderr } = await task(["web1:rebuild", "LP_REMOTE_USER=ops"], { cwd: made.dir });
+    const why = "activating needs root: set deployment.sudo.enable, or deploy as root";
+    expect(stdout + stderr).toContain(`web1: rebuild failed: ${why}`);
+  });
+
+  test("has what a run left that nobody came back for: it goes with the next activation", async () => {
+    const left = "/run/lollypops/0123";
+    await ssh(host, `mkdir -p ${left}; touch -d '2 hours ago' ${left}; ln -s /nix /nix/var/nix/gcroots/lollypops-0123`);
+    expect(await made.deploy()).toMatchObject({ status: 0, report: deployed });
+    await expectNothingLeft();
+  });
+
   test.each<[string, Deployment, number, string, string]>([
     ["gets its first", {}, 0, deployed, "new, new, new, 1"],
     [
-      "keeps none if that does not fit on /boot",
+      "is told to look at /boot if that is too full for one",
       { system: { kernelKiB: 2048 } },
-      3,
-      "web1: rolled-back at rebuild: ",
-      "0, 0, /nix/var/nix/profiles/system, system-*-link",
+      5,
+      "Look at /boot before you reboot; <0> runs",
+      "0, /nix/var/nix/profiles/system, *",
     ],
   ])("never had a generation: %s", async (_, deployment, status, report, state) => {
     await ssh(host, "rm /nix/var/nix/profiles/system*");
     const { output, ...rest } = await outcome(deployment);
-    console.log(output, rest);
     expect(rest, output).toEqual(ends(status, expect.stringContaining(report), state));
     await expectNothingLeft();
   });
@@ -216,7 +231,7 @@ describe("the host", () => {
     await activationHeld();
     const second = await ended(made.again());
     expect(second.report, second.output).toMatch(
-      /^web1: failed at rebuild: .*on the host runs: lollypops-gen for web1, by root at /,
+      /^web1: failed at rebuild: the host is busy with: lollypops-gen for web1, by root at .*, since /,
     );
     await ssh(host, letGo);
     expect(await ended(first)).toMatchObject({ status: 0, report: deployed });
@@ -230,7 +245,7 @@ describe("the host", () => {
       "systemd-run --quiet --unit=nixos-rebuild-switch-to-configuration --description='by hand' sleep 3600",
     );
     const { report, output } = await made.deploy();
-    expect(report, output).toMatch(/^web1: failed at rebuild: .*on the host runs: by hand/);
+    expect(report, output).toMatch(/^web1: failed at rebuild: the host is busy with: by hand, since /);
     expect(await ssh(host, "systemctl is-active nixos-rebuild-switch-to-configuration")).toBe("active\n");
     await ssh(host, "systemctl stop nixos-rebuild-switch-to-configuration");
     expect(await state()).toBe(old);

@@ -93,7 +93,7 @@ const onlyOld = async () => expect(await state()).toBe(old);
 
 /** What had been interrupted goes well the next time. */
 async function nextRunGoesWell(): Promise<void> {
-  await ssh(host, letGo);
+  await goOn();
   expect((await ended(made.again())).report).toBe(deployed);
   expect(await state()).toBe(kept);
   await expectNothingLeft();
@@ -122,8 +122,8 @@ describe("Ctrl-C during", () => {
   test.each<[Stage, RegExp]>([
     ["its copy", /^web1: interrupted at deploy-flake/],
     ["its build", /^web1: interrupted at rebuild/],
-    ["its activation", /^web1: interrupted at rebuild: by SIGINT; interrupted by SIGINT; <0> runs/],
-    ["the confirmation", /^web1: interrupted at rebuild: by SIGINT; interrupted by SIGINT; <0> runs/],
+    ["its activation", /^web1: interrupted at rebuild: by SIGINT; rolled back, <0> runs/],
+    ["the confirmation", /^web1: interrupted at rebuild: by SIGINT; rolled back, <0> runs/],
   ])("%s: the host goes back, and the step says so", async (stage, report) => {
     const running = await waitingAt(stage, 20);
     interrupt(running);
@@ -180,6 +180,16 @@ describe("the cable is cut during", () => {
     await expectNothingLeft();
   });
 
+  test("its activation, for nobody but ssh: the deployment goes on", async () => {
+    const running = await waitingAt("its activation", 20);
+    for (const { pid, name } of running.processes()) if (name === "ssh") process.kill(pid, "SIGKILL");
+    await until("it is noticed", () => running.said().includes("the connection was lost"));
+    await goOn();
+    expect(await ended(running)).toMatchObject({ report: deployed });
+    expect(await state()).toBe(kept);
+    await expectNothingLeft();
+  });
+
   test.each<[Stage]>([["its activation"], ["the confirmation"]])(
     "%s, for longer than the host waits: it goes back, and tells when it is asked",
     async (stage) => {
@@ -217,6 +227,14 @@ describe("the host is restarted", () => {
       await nextRunGoesWell();
     },
   );
+
+  test("during the confirmation, and nobody asks: the next run goes well", async () => {
+    const running = await waitingAt("the confirmation", 60);
+    await kill(running);
+    await restart(1);
+    await onlyOld();
+    await nextRunGoesWell();
+  });
 
   test("afterwards: it boots the new one", async () => {
     await made.deploy();

@@ -47,7 +47,7 @@ export async function guardFleet() {
     await ssh(host, letGo);
     await markNixos(host, place.dir, "web1");
   }
-  return { begin, again, deploy, renew };
+  return { dir: place.dir, begin, again, deploy, renew };
 }
 
 /** The Taskfile with these words more in web1's call of `rebuild`. */

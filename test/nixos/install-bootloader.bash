@@ -22,9 +22,10 @@ default=none
 for link in "${generations[@]}"; do
   [[ -e $link/kernel ]] || continue
   kernel=$(kernel "$link") entry=$(entry "$link")
-  [[ -e /boot$kernel ]] || { cp "$link/kernel" "/boot$kernel.tmp" && mv "/boot$kernel.tmp" "/boot$kernel"; }
+  [[ -e /boot$kernel ]] || { cp "$link/kernel" "/boot$kernel.tmp"; mv "/boot$kernel.tmp" "/boot$kernel"; }
   printf 'title NixOS\nversion Generation %s\nlinux %s\noptions init=%s/init\n' "${entry//[^0-9]/}" "$kernel" "$(readlink -f "$link")" \
-    >"/boot/loader/entries/$entry"
+    >"/boot/loader/entries/$entry.tmp"
+  mv "/boot/loader/entries/$entry.tmp" "/boot/loader/entries/$entry"
   [[ $(readlink -f "$link") != "$(readlink -f "$1")" ]] || default=$entry
 done
 printf 'timeout 5\ndefault %s\n' "$default" >/boot/loader/loader.conf.tmp
