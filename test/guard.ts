@@ -27,11 +27,14 @@ export async function guardFleet() {
   const plain = await cli([], { cwd: place.dir });
   expect([plain.exitCode, plain.stderr]).toEqual([0, ""]);
 
+  let count = 0;
+
   /** Starts a deployment, and goes on. */
   async function begin({ system = {}, flags = "", checks = [], args = [], env = {} }: Deployment = {}) {
     const units = { "hello.service": null, ...system.units };
     const settings = { hosts: { web1: { version: "new", ...system, units } } };
-    await place.change(settings, { "Taskfile.yml": withFlags(plain.stdout, `--confirm-timeout 20 ${flags}`, checks) });
+    const taskfile = withFlags(plain.stdout, `--confirm-timeout 20 ${flags}`, checks);
+    await place.change(settings, { "Taskfile.yml": taskfile, version: `${count++}` }); // a flake that is not there yet
     return again({ args, env });
   }
   /** Starts the same once more. */
