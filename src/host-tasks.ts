@@ -1,8 +1,8 @@
 // The tasks of one host: its deployment, its steps, and a user's own tasks with what the report must know of them.
-import { builtinSteps, commonSteps, type Host } from "./hosts.ts";
+import { commonSteps, type Host } from "./hosts.ts";
 import { ownTask } from "./own-task.ts";
 import { flakeSource, word } from "./quote.ts";
-import { type BuiltinStep, type Context, sourceVariable, stepCall } from "./steps.ts";
+import { type CalledStep, type Context, calledSteps, sourceVariable, stepCall } from "./steps.ts";
 
 /** A command that stands in several tasks: written out once, with an anchor, and referred to after that. */
 export type Shared = { readonly anchor: string; readonly command: string };
@@ -20,33 +20,47 @@ export type HostTasks = { readonly host: Host; readonly deploy: Task; readonly s
 export function hostTasks(host: Host, summaries: Readonly<Record<string, string>>, context: Context): HostTasks {
   if (host.error !== undefined) return brokenTasks(host, host.error, context);
   const own = Object.entries(host.extraTasks);
-  const calls = Object.fromEntries(builtinSteps.map((step) => [step, call(host, step, context)]));
-  const commands: Record<string, unknown> = {
-    ...calls,
-    ...Object.fromEntries(own.map(([name]) => [name, { task: `${host.name}:${name}:reported` }])),
-  };
-  const deployment = (first: Task, tasks: readonly string[]): Task => {
-    const cmds = tasks.map((task) => commands[task]);
-    return { ...first, prefix: host.name, run: "once", ...vars(cmds, context), cmds };
-  };
-  const less = host.tasks.filter((task) => task !== "deploy-secrets");
+  const calls = Object.fromEntries(calledSteps.map((step) => [step, call(host, step, context)])) as Calls;
+  const replaced = Object.fromEntries(own.map(([name]) => [name, { task: `${host.name}:${name}:reported` }]));
+  const commands: Commands = { ...calls, ...replaced };
+  const cmds = host.tasks.map((task) => commands[task]);
+  const desc = `Deploy ${host.name} (${host.tasks.join(", ")})`;
   return {
     host,
-    deploy: deployment({ desc: `Deploy ${host.name} (${host.tasks.join(", ")})` }, host.tasks),
+    deploy: { desc, prefix: host.name, run: "once", ...vars(cmds, context), cmds },
     steps: {
       ...Object.fromEntries(
-        // The runtime knows by the task's name that it is only to check.
-        Object.entries({ ...calls, "check-secrets": calls["deploy-secrets"] }).map(([step, shared]) => [
-          step,
-          { summary: summaries[step], prefix: host.name, ...vars([shared], context), cmd: shared },
-        ]),
+        Object.entries(stepCommands(host, calls, commands)).map(([step, some]) => {
+          const body = some.length === 1 ? { cmd: some[0] } : { cmds: some };
+          return [
+            step,
+            { summary: summaries[step], prefix: host.name, ...more[step], ...vars(some, context), ...body },
+          ];
+        }),
       ),
-      "without-secrets": deployment({ summary: summaries["without-secrets"] }, less),
       ...Object.fromEntries(own.map(([name, task]) => [name, ownTask(host, task, context)])),
     },
     reported: Object.fromEntries(own.map(([name]) => [name, reportedTask(host, name, context)])),
   };
 }
+
+type Calls = Readonly<Record<CalledStep, Shared>>;
+type Commands = Readonly<Record<string, unknown>>;
+
+/** What each step runs, in the order of `commonSteps`. Where it is another step's call, the runtime knows by the task's name. */
+function stepCommands(host: Host, calls: Calls, commands: Commands): Record<string, unknown[]> {
+  const { rebuild } = calls;
+  const deploySecrets = host.secrets.length > 0 ? [commands["deploy-secrets"]] : [];
+  const others: Record<string, unknown[]> = {
+    "check-secrets": [calls["deploy-secrets"]],
+    "without-secrets": host.tasks.filter((task) => task !== "deploy-secrets").map((task) => commands[task]),
+    // boots; puts back what a volatile file system lost; looks whether all is up
+    reboot: [rebuild, ...deploySecrets, rebuild],
+  };
+  return Object.fromEntries(commonSteps.map((step) => [step, others[step] ?? [(calls as Commands)[step] ?? rebuild]]));
+}
+
+const more: Readonly<Record<string, Task>> = { "without-secrets": { run: "once" }, ssh: { interactive: true } };
 
 /** How a host stands in the words of `begin`: with the steps of this deployment, where they are not the usual ones. */
 export function planned({ host, steps }: HostTasks, deployment: "whole" | "without-secrets" | "step"): string {
@@ -56,7 +70,7 @@ export function planned({ host, steps }: HostTasks, deployment: "whole" | "witho
   return plan === "deploy-flake,deploy-secrets,rebuild" ? host.name : `${host.name}:${plan}`;
 }
 
-function call(host: Host, step: BuiltinStep, context: Context): Shared {
+function call(host: Host, step: CalledStep, context: Context): Shared {
   return { anchor: anchor(host, step), command: stepCall(step, host, context) };
 }
 

@@ -32,13 +32,36 @@ function remoteVariables(host: Host, context: Context): Record<string, unknown> 
     REMOTE_USER: overridable("REMOTE_USER", host.user === null ? '{{env "USER"}}' : live(host.user)),
     REMOTE_HOST: overridable("REMOTE_HOST", live(host.address)),
     REMOTE_COMMAND: overridable("REMOTE_COMMAND", live(host.ssh.command)),
-    REMOTE_SSH_OPTS: overridable("REMOTE_SSH_OPTS", live(options(host.ssh.opts))),
+    REMOTE_SSH_OPTS: [
+      overridable("REMOTE_SSH_OPTS", live(options(host.ssh.opts))),
+      ...(host.local ? [] : [live(options(sshWords(host)))]),
+    ]
+      .filter(Boolean)
+      .join(" "),
     REMOTE_SUDO_COMMAND: overridable("REMOTE_SUDO_COMMAND", live(host.sudo?.command ?? "sudo")),
     REMOTE_SUDO_OPTS: overridable("REMOTE_SUDO_OPTS", live(options(host.sudo?.opts ?? []))),
     REMOTE_CONFIG_DIR: live(host.configDir),
     HOSTNAME: host.name,
     REBUILD_ACTION: '{{.REBUILD_ACTION | default "switch"}}',
   };
+}
+
+/** The connection's options as the runtime gives them to ssh; after `opts`, since ssh takes the first of each. */
+function sshWords({ ssh: { port, identityFile, jumpHost, hostKey } }: Host): string[] {
+  return [
+    ...(port === null ? [] : ["-p", String(port)]),
+    ...(identityFile === null ? [] : ["-i", identityFile, "-o", "IdentitiesOnly=yes"]),
+    ...(jumpHost === null ? [] : ["-o", `ProxyJump=${jumpHost}`]),
+    ...(hostKey === null ? [] : knownAs(hostKey)),
+  ];
+}
+
+/** A public key is the only one that counts, whatever the files of known hosts say. */
+function knownAs(key: string): string[] {
+  const pinned = [`KnownHostsCommand=/usr/bin/env echo * ${key}`, "UserKnownHostsFile=/dev/null"];
+  const policy = key === "accept-new" ? key : "yes";
+  const options = key.includes(" ") ? [...pinned, "GlobalKnownHostsFile=/dev/null"] : [];
+  return [...options, `StrictHostKeyChecking=${policy}`].flatMap((option) => ["-o", option]);
 }
 
 const overridable = (name: string, value: string) => `{{if .LP_${name}}}{{.LP_${name}}}{{else}}${value}{{end}}`;

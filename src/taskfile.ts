@@ -1,7 +1,8 @@
 // The Taskfile as data: hosts first, then groups and the fleet. yaml.ts writes it down.
 import { type HostTasks, hostTasks, planned, type Task } from "./host-tasks.ts";
 import type { Host } from "./hosts.ts";
-import { type Context, destination, flake } from "./steps.ts";
+import { word } from "./quote.ts";
+import { attribute, type Context, destination, flake } from "./steps.ts";
 import type { Templates } from "./templates.ts";
 
 /** Tasks under a heading. */
@@ -82,11 +83,14 @@ function groupTasks(name: string, members: readonly HostTasks[], context: Contex
 }
 
 function stepFanOuts(name: string, members: readonly HostTasks[], context: Context): Record<string, Task> {
-  const names = [...new Set(members.flatMap(({ steps }) => Object.keys(steps)))];
+  // A terminal is for one host; a task of that name that is the user's own needs none.
+  const shared = ({ steps, host }: HostTasks) =>
+    Object.keys(steps).filter((step) => step !== "ssh" || Object.hasOwn(host.extraTasks, step));
+  const names = [...new Set(members.flatMap(shared))];
   return Object.assign(
     {},
     ...names.map((step) => {
-      const having = members.filter(({ steps }) => Object.hasOwn(steps, step));
+      const having = members.filter((member) => shared(member).includes(step));
       return fanOut(`${name}:${step}`, having, context, {}, step);
     }),
   );
@@ -111,11 +115,36 @@ function fanOut(
       cmds: [
         { cmd: [`${launcher} begin`, ...flags, ...flake(context), ...hosts].join(" "), silent: true },
         { defer: [`${launcher} end`, ...flags].join(" "), silent: true },
+        ...prebuild(flags, builtHere(members, step), context),
         { task: `${name}:hosts` },
       ],
     },
     [`${name}:hosts`]: { internal: true, deps: calls(members, step) },
   };
+}
+
+/**
+ * The hosts that are evaluated here and whose system this deployment or step needs, each with where it is built: HOST
+ * (here), HOST=target, or HOST=DESTINATION.
+ */
+function builtHere(members: readonly HostTasks[], step: string): string[] {
+  const name = step === "" || step === "without-secrets" ? "rebuild" : step;
+  if (!["rebuild", "build", "diff"].includes(name)) return [];
+  const whole = name !== step;
+  return members
+    .filter(({ host }) => host.localEvaluation && (!whole || host.tasks.includes(name)))
+    .filter(({ host }) => ![name, step].some((own) => Object.hasOwn(host.extraTasks, own)))
+    .map(({ host }) => (host.buildOn === "local" ? host.name : word(`${host.name}=${host.buildOn}`)));
+}
+
+/**
+ * The systems of such hosts are built before the hosts' own steps: so it is bounded how many are evaluated at a time. The words
+ * are those hosts; before them and `--` may stand what `selected` printed, of which the others are left out.
+ */
+function prebuild(flags: readonly string[], hosts: readonly string[], context: Context, selected = ""): Task[] {
+  if (hosts.length === 0) return [];
+  const words = [...flags, ...flake(context), ...attribute(context), ...(selected ? [selected, "--"] : []), ...hosts];
+  return [{ cmd: [`${context.launcher} prebuild`, ...words].join(" "), silent: true }];
 }
 
 /** Each host's task, or its step; a step that is a user's own is called so that the report hears of it. */
@@ -145,6 +174,7 @@ function selection(
       cmds: [
         { cmd: begin, silent: true },
         { defer: `${launcher} end --name deploy`, silent: true },
+        ...prebuild(["--name deploy"], builtHere(all, ""), context, "{{.HOSTS}}"),
         { task: "deploy:hosts", vars: { HOSTS: { ref: ".HOSTS" } } },
       ],
     },
