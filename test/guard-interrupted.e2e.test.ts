@@ -13,6 +13,7 @@ import {
   holdActivation,
   holdNix,
   host,
+  inside,
   letGo,
   nixHeld,
   state,
@@ -72,9 +73,6 @@ async function goOn(): Promise<void> {
   writeFileSync(go, "");
   await ssh(host, letGo);
 }
-/** The same, later, by the host itself. */
-const goOnLater = (seconds: number) => ssh(host, `systemd-run --quiet --on-active=${seconds} sh -c '${letGo}'`);
-
 /** What Ctrl-C does: SIGINT to all of the terminal's process group. */
 const interrupt = ({ child }: Running) => process.kill(-(child.pid as number), "SIGINT");
 /** All that a run has here ends at once. */
@@ -194,9 +192,9 @@ describe("the cable is cut during", () => {
     "%s, for longer than the host waits: it goes back, and tells when it is asked",
     async (stage) => {
       const running = await waitingAt(stage);
-      await goOnLater(2);
       await cut(1);
-      await pause(20);
+      await inside(letGo);
+      await until("it has gone back", async () => (await inside("cat /run/lollypops/*/result")) !== "");
       await mend(1);
       writeFileSync(go, "");
       const { report, status, output } = await ended(running);

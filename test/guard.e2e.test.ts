@@ -1,7 +1,7 @@
 /** The guard: what each way of asking for a system ends with. What goes wrong is in guard-failures and guard-interrupted. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { type Deployment, ended, expectNothingLeft, type GuardFleet, guardFleet, harm, host, state } from "./guard.ts";
-import { ssh, trySsh } from "./hosts.ts";
+import { cli, fleet, ssh, task, trySsh } from "./hosts.ts";
 
 let made: GuardFleet;
 beforeAll(async () => {
@@ -190,4 +190,25 @@ test("a new address is confirmed where the new system is asked", async () => {
     flags: "--confirm-host pop1-moved",
   });
   expect(ends(status, report, await state("pop1-moved"))).toEqual(ends(0, deployed, kept));
+});
+
+test("the options of the configuration mean the same", async () => {
+  const deployment = {
+    specialisation: "fast",
+    guard: { "confirm-timeout": 30, "activation-timeout": 60, "on-failed-units": "keep", "ignore-units": [] },
+    "health-checks": {
+      well: { command: "[ $REMOTE_HOST = pop1 ]", on: "control" },
+      ill: { command: "[ ! -e /run/current-system ]", retries: 0, timeout: 5 },
+    },
+  };
+  const bare = { files: { greeting: null, "api token": null, "tls/key.pem": null } };
+  const units = { "hello.service": null, ...broken };
+  const host = { version: "new", units, specialisation: { fast: { version: "fast" } } };
+  const { dir } = await fleet({ hosts: { web1: { ...host, lollypops: { deployment, secrets: bare } } } });
+  expect(await cli(["-o", "Taskfile.yml"], { cwd: dir })).toMatchObject({ exitCode: 0, stderr: "" });
+  const { stdout } = await task(["web1"], { cwd: dir });
+  expect(stdout).toContain("warning: the following units failed: bad.service");
+  expect(stdout).toMatch(/web1: rebuild rolled-back: health check failed: ill; \/nix\/store\/.*-web1-0 runs/);
+  expect(await state()).toBe(old);
+  await expectNothingLeft();
 });

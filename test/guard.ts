@@ -1,8 +1,21 @@
 /** Helpers of the guard's tests: a fleet whose web1 gets the system that a test wants, and what became of its host. */
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { start, until } from "./faults.ts";
-import { cli, fleet, type HostSettings, markNixos, mend, mustRun, restart, ssh, sshConfig, trySsh } from "./hosts.ts";
+import {
+  cli,
+  fleet,
+  type HostSettings,
+  markNixos,
+  mend,
+  mustRun,
+  restart,
+  run,
+  ssh,
+  sshConfig,
+  trySsh,
+} from "./hosts.ts";
 
 /** The host that is web1. */
 export const host = "pop1";
@@ -19,7 +32,7 @@ export type Deployment = {
 export type GuardFleet = Awaited<ReturnType<typeof guardFleet>>;
 
 /** ssh's options of a run that notices a dead line at once. */
-export const hasty = `-F ${sshConfig} -o ServerAliveInterval=1 -o ServerAliveCountMax=2 -o ConnectTimeout=2`;
+const hasty = `-F ${sshConfig} -o ServerAliveInterval=1 -o ServerAliveCountMax=2 -o ConnectTimeout=2`;
 
 export async function guardFleet() {
   const secrets = { files: { greeting: null, "api token": null, "tls/key.pem": null } };
@@ -149,6 +162,12 @@ exec /usr/bin/${program} "$@"`;
 }
 export const nixHeld = () => until("nix is called", async () => (await ssh(host, "ls /run/standin")).includes("held"));
 export const letGo = "rm -f /run/standin/* /usr/local/bin/nix*";
+
+/** Runs shell text on the host past its network, whatever it exits with. */
+export async function inside(command: string): Promise<string> {
+  const { stdout } = await run("pgrep", ["-P", readFileSync(join(disk, "pid"), "utf8").trim()]);
+  return (await run("nsenter", ["-t", stdout.trim(), "-m", "-p", "sh", "-c", command])).stdout;
+}
 
 /** The host's disk takes nothing more until `freeDisk`. */
 export async function fillDisk(): Promise<void> {
