@@ -2,10 +2,8 @@
 import { commonSteps, type Host } from "./hosts.ts";
 import { ownTask } from "./own-task.ts";
 import { flakeSource, word } from "./quote.ts";
-import { type CalledStep, type Context, calledSteps, sourceVariable, stepCall } from "./steps.ts";
+import { type CalledStep, type Context, calledSteps, type Shared, stepCall } from "./steps.ts";
 
-/** A command that stands in several tasks: written out once, with an anchor, and referred to after that. */
-export type Shared = { readonly anchor: string; readonly command: string };
 /** A go-task task, by go-task's own keys. */
 export type Task = Readonly<Record<string, unknown>>;
 type Tasks = Readonly<Record<string, Task>>;
@@ -60,7 +58,12 @@ function stepCommands(host: Host, calls: Calls, commands: Commands): Record<stri
   return Object.fromEntries(commonSteps.map((step) => [step, others[step] ?? [(calls as Commands)[step] ?? rebuild]]));
 }
 
-const more: Readonly<Record<string, Task>> = { "without-secrets": { run: "once" }, ssh: { interactive: true } };
+const more: Readonly<Record<string, Task>> = {
+  "without-secrets": { run: "once" },
+  ssh: { interactive: true },
+  // its standard output is a path and nothing else: no prefix, no echo
+  build: { interactive: true, silent: true },
+};
 
 /** How a host stands in the words of `begin`: with the steps of this deployment, where they are not the usual ones. */
 export function planned({ host, steps }: HostTasks, deployment: "whole" | "without-secrets" | "step"): string {
@@ -71,7 +74,7 @@ export function planned({ host, steps }: HostTasks, deployment: "whole" | "witho
 }
 
 function call(host: Host, step: CalledStep, context: Context): Shared {
-  return { anchor: anchor(host, step), command: stepCall(step, host, context) };
+  return { anchor: anchor(host, step), content: stepCall(step, host, context) };
 }
 
 /** What go-task skips by `status` or `if` counts as done; what fails has said why. A dry run of ours runs nothing of theirs. */
@@ -91,7 +94,7 @@ function reportedTask(host: Host, name: string, { launcher }: Context): Task {
 /** A host that could not be evaluated: its tasks say so, and the others are deployed. */
 function brokenTasks(host: Host, error: string, context: Context): HostTasks {
   const command = `${context.launcher} broken --host ${word(host.name)} -- ${word(error)}`;
-  const task = { prefix: host.name, cmd: { anchor: anchor(host, "broken"), command } satisfies Shared };
+  const task = { prefix: host.name, cmd: { anchor: anchor(host, "broken"), content: command } satisfies Shared };
   const steps = Object.fromEntries(commonSteps.map((step) => [step, task]));
   const deploy = { desc: `Deploy ${host.name} (it could not be evaluated)`, run: "once", ...task };
   return { host, deploy, steps, reported: {} };
@@ -101,6 +104,6 @@ function brokenTasks(host: Host, error: string, context: Context): HostTasks {
 const anchor = (host: Host, step: string) => `${host.name.replace(/[^A-Za-z0-9_-]/g, "_")}-${step}`;
 
 function vars(commands: readonly unknown[], context: Context): Task {
-  const mentions = commands.some((command) => (command as Partial<Shared>).command?.includes(flakeSource));
-  return mentions ? { vars: { LOCAL_FLAKE_SOURCE: sourceVariable(context) } } : {};
+  const mentions = commands.some((command) => JSON.stringify(command).includes(flakeSource));
+  return mentions ? { vars: { LOCAL_FLAKE_SOURCE: { sh: context.source } } } : {};
 }

@@ -2,7 +2,7 @@
 import type { TaskBody } from "./extra-tasks.ts";
 import type { Host } from "./hosts.ts";
 import { flakeSource, template, wordWithEnvironment } from "./quote.ts";
-import { type Context, readyCall, sourceVariable } from "./steps.ts";
+import { type Context, readyCall } from "./steps.ts";
 
 /** Adds to a task the variables that it mentions, and first a call that checks these and gets what it needs from the store. */
 export function ownTask(host: Host, body: TaskBody, context: Context): Readonly<Record<string, unknown>> {
@@ -27,7 +27,7 @@ export function ownTask(host: Host, body: TaskBody, context: Context): Readonly<
 function remoteVariables(host: Host, context: Context): Record<string, unknown> {
   const options = (list: readonly string[]) => list.map(wordWithEnvironment).join(" ");
   return {
-    LOCAL_FLAKE_SOURCE: sourceVariable(context),
+    LOCAL_FLAKE_SOURCE: { sh: context.source },
     // ssh would look into its own configuration; a template cannot
     REMOTE_USER: overridable("REMOTE_USER", host.user === null ? '{{env "USER"}}' : live(host.user)),
     REMOTE_HOST: overridable("REMOTE_HOST", live(host.address)),

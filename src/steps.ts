@@ -7,9 +7,16 @@ import { word, wordWithEnvironment } from "./quote.ts";
 export const calledSteps = ["check-vars", "deploy-flake", "deploy-secrets", "rebuild", "gc", "exec"] as const;
 export type CalledStep = (typeof calledSteps)[number];
 
+/** What stands in several tasks: written out once, with an anchor, and referred to after that. */
+export type Shared = { readonly anchor: string; readonly content: unknown };
+
 /** What all calls of a file share: the variable that starts the runtime, and how nix finds the hosts. */
 export type Context = {
   readonly launcher: string;
+  /** The variable that tells the runtime what this run sets, and what a run can set. */
+  readonly settings: { readonly variable: string; readonly names: readonly string[] };
+  /** Prints the flake's source. */
+  readonly source: Shared;
   readonly flake: string;
   readonly attribute: string;
   readonly nixOptions: readonly string[];
@@ -49,14 +56,20 @@ export function readyCall(
 }
 
 /** The flag that tells the flake, left out where it is the usual one. */
-export function flake({ flake: reference, nixOptions }: Context): string[] {
+export function flake({ flake: reference, nixOptions }: Pick<Context, "flake" | "nixOptions">): string[] {
   const where = reference === "." ? [] : [`--flake ${word(reference)}`];
   return [...where, ...nixOptions.map((option) => `--nix-opt ${word(option)}`)];
 }
 
 /** The flake's store path, found out when a task runs: with every commit of the Taskfile it is another. */
-export function sourceVariable(context: Context): { sh: string } {
-  return { sh: [context.launcher, "source", ...flake(context)].join(" ") };
+export function sourceCall(context: Omit<Context, "source">): Shared {
+  return { anchor: "source", content: computed([context.launcher, "source", ...flake(context)].join(" "), context) };
+}
+
+/** A call whose output is a variable: go-task runs it without its task's environment. */
+export function computed(call: string, { settings: { variable, names } }: Pick<Context, "settings">): string {
+  const values = names.map((name) => `${name}='{{.${name} | default "" | toString | q}}'\n`);
+  return `${variable}='${values.join("")}' ${call}`;
 }
 
 /** Where ssh goes, as `user@address`. */

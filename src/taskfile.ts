@@ -2,7 +2,7 @@
 import { type HostTasks, hostTasks, planned, type Task } from "./host-tasks.ts";
 import type { Host } from "./hosts.ts";
 import { word } from "./quote.ts";
-import { attribute, type Context, destination, flake } from "./steps.ts";
+import { attribute, type Context, computed, destination, flake, type Shared, sourceCall } from "./steps.ts";
 import type { Templates } from "./templates.ts";
 
 /** Tasks under a heading. */
@@ -17,27 +17,47 @@ export type Taskfile = {
 export function buildTaskfile(
   hosts: readonly Host[],
   templates: Templates,
-  where: Omit<Context, "launcher">,
+  where: Omit<Context, "launcher" | "settings" | "source">,
 ): Taskfile {
   const { hash, text, settings } = templates.runtime;
-  const context = { ...where, launcher: `$LOLLYPOPS_${hash}` };
+  const variables = { variable: `LOLLYPOPS_SET_${hash}`, names: settings };
+  const known = { ...where, launcher: `$LOLLYPOPS_${hash}`, settings: variables };
+  const context = { ...known, source: sourceCall(known) };
   const all = hosts.map((host) => hostTasks(host, templates.summaries, context));
   const groups = [...new Set(hosts.flatMap((host) => host.groups))].sort();
   const members = groups.map((name) => [name, all.filter(({ host }) => host.groups.includes(name))] as const);
   return {
     header: header(hosts.length, groups.length),
-    sections: [
+    sections: withSettings(context, [
       ...all.map(section),
       ...members.map(([name, group]) => ({ title: `Group ${name}`, tasks: groupTasks(name, group, context) })),
       { title: "The fleet", tasks: { ...fleet(all, context), ...selection(all, members, context) } },
-    ],
+    ]),
     env: {
       // Without blanks, quotes or patterns for go-task's shell to read: $LOLLYPOPS_… becomes four words.
       [`LOLLYPOPS_${hash}`]: `sh -c eval\${IFS}"\${LOLLYPOPS_SH_${hash}-false}" lollypops`,
-      [`LOLLYPOPS_SET_${hash}`]: settings.map((name) => `${name}={{.${name}}}\n`).join(""),
       [`LOLLYPOPS_SH_${hash}`]: text,
     },
   };
+}
+
+/** Each task that calls the runtime tells it what the run sets. In the file's `env` go-task would fill it in for a list, too. */
+function withSettings({ launcher, settings: { variable, names } }: Context, sections: readonly Section[]): Section[] {
+  const env = { [variable]: names.map((name) => `${name}={{.${name}}}\n`).join("") };
+  const shared: Shared = { anchor: "settings", content: env };
+  const withEnv = (task: Task): Task => {
+    const { cmd, cmds, env: own, ...rest } = task;
+    if (!JSON.stringify([cmd, cmds]).includes(launcher)) return task;
+    return {
+      ...rest,
+      env: own === undefined ? shared : { ...env, ...own },
+      ...(cmd === undefined ? { cmds } : { cmd }),
+    };
+  };
+  return sections.map(({ title, tasks }) => ({
+    title,
+    tasks: Object.fromEntries(Object.entries(tasks).map(([name, task]) => [name, withEnv(task)])),
+  }));
 }
 
 function header(hosts: number, groups: number): string[] {
@@ -170,7 +190,7 @@ function selection(
   return {
     deploy: {
       desc: "Deploy the hosts selected, as in: task deploy -- web1 '@web' '!web2'",
-      vars: { HOSTS: { sh: `${launcher} selected ${table} -- {{.CLI_ARGS}}` } },
+      vars: { HOSTS: { sh: computed(`${launcher} selected ${table} -- {{.CLI_ARGS}}`, context) } },
       cmds: [
         { cmd: begin, silent: true },
         { defer: `${launcher} end --name deploy`, silent: true },

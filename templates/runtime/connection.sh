@@ -48,7 +48,7 @@ show_there() { # NAME= or nothing, then a command as it would be typed on the ta
   if [ -z "$local" ]; then
     quote "$line"
     # What is only known later stands in variables of this side, not the target's.
-    line="$ssh $ssh_opts $to $(printf '%s' "$quoted" | sed "s/\$src/'\"\$src\"'/g; s/\$new/'\"\$new\"'/g")"
+    line="$ssh $ssh_opts $to $(printf '%s' "$quoted" | sed "s/\$src/'\"\$src\"'/g; s/\$drv/'\"\$drv\"'/g; s/\$new/'\"\$new\"'/g")"
   fi
   show "${assign:+$assign\$(}${sudo:+${password_command:+$password_command | }}$line${assign:+)}"
 }
@@ -92,7 +92,7 @@ on_target() {
   [ -n "$mark" ] || set_marks
   program=$1; shift
   quote_all "$@"
-  text="$(target_common; case $program in secrets) target_pending ;; rebuild) target_pending; target_guard ;; esac; "target_$program")
+  text="$(target_common; case $program in secrets) target_pending ;; rebuild) target_pending; target_guard ;; build) target_rebuild ;; esac; "target_$program")
 set -- $quoted
 : D$gate"
   # Words that sh, fish, zsh and csh read alike. A text that was cut is not run.
@@ -122,7 +122,7 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
     case $line in *[[:cntrl:]]*) line=$(printf %s "$line" | tr -d '\000-\010\013-\037\177') ;; esac   # a terminal obeys some
     case $line in
       "$mark at "*) at=${line#"$mark at "} ;;
-      "$mark built") : >"$go" ;;
+      "$mark ready") : >"$go" ;;
       "$mark exit "*) status=${line#"$mark exit "} ;;
       "$mark "*) line=${line#"$mark "}; outcome=${line%% *} why=${line#"$outcome"}; why=${why# } ;;
       '') blank=1 ;;
