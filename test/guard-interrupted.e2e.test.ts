@@ -123,10 +123,11 @@ describe("Ctrl-C during", () => {
     ["its activation", /^web1: interrupted at rebuild: by SIGINT; rolled back, <0> runs/],
     ["the confirmation", /^web1: interrupted at rebuild: by SIGINT; rolled back, <0> runs/],
   ])("%s: the host goes back, and the step says so", async (stage, report) => {
-    const running = await waitingAt(stage, 20);
+    const running = await waitingAt(stage, 600);
     interrupt(running);
     await pause(0.5);
     await ssh(host, letGo);
+    await until("the run has ended", () => running.processes().length === 0);
     const result = await ended(running);
     expect(result.report, result.output).toMatch(report);
     expect(result.status).toBe(130);
