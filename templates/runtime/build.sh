@@ -86,8 +86,8 @@ bring() { # $new to the target. As root through sudo, the store there takes what
 on_builder() { # FUNCTION WORD…: there instead of on the target
   case $build_on in *@*) destination build-on "${build_on%%@*}" ;; esac
   destination build-on "${build_on#*@}"
-  kept=''; for one in to store ssh ssh_opts sudo local password password_command; do eval "quote \"\$$one\""; kept="$kept $one=$quoted"; done
-  store=ssh://$build_on to=$build_on sudo='' local='' password='' password_command=''
+  kept=''; for one in to store ssh ssh_opts sudo local password password_command host_key socket; do eval "quote \"\$$one\""; kept="$kept $one=$quoted"; done
+  store=ssh://$build_on to=$build_on sudo='' local='' password='' password_command='' host_key='' socket=''
   case $to in *\]) to=${to%\]}; to=${to%%\[*}${to#*\[} ;; esac
   quote_all "$@"; words=$quoted
   eval "set -- ${ssh:-ssh}"
@@ -97,8 +97,8 @@ on_builder() { # FUNCTION WORD…: there instead of on the target
   eval "$kept"
   return "$1"
 }
-log_in() { eval "$ssh $ssh_opts -T -- \"\$to\" \"\$1\""; }
-where_built() { if [ "$build_on" = local ]; then eval "$1"; else on_builder log_in "$1"; fi; }
+run_there() { eval "$ssh $ssh_opts -T -- \"\$to\" \"\$1\""; }
+where_built() { if [ "$build_on" = local ]; then eval "$1"; else on_builder run_there "$1"; fi; }
 # What the target's store lacks of $new, from where it was built. `nix copy` has one NIX_SSHOPTS for both ends, and no password for sudo.
 import_to_target() {
   if [ "$build_on" = local ]; then show "nix-store --export \$(nix-store --query --requisites $new) |"

@@ -75,10 +75,10 @@ verb_deploy_flake() {
   # shellcheck disable=SC2086 # store paths
   set -- "$config_dir" "$source" $paths
   show_there '' "nix-store --realise $source --add-root $link --indirect"
-  on_target link "$@"
+  on_its_machine link "$@"
   if [ "$outcome" = missing ]; then
     copy_to_target "$paths"
-    on_target link "$@"
+    on_its_machine link "$@"
     [ "$outcome" != missing ] || fail failed "the copy did not bring all that is needed"
   fi
   expect linked unchanged
@@ -99,6 +99,5 @@ show_copy() { copy_words "$1" "${2-}"; show "NIX_SSHOPTS=$sshopts $nix_words $wo
 copy_to_target() { # PATHS [REMOTE-PROGRAM]
   [ -z "$local" ] || return 0
   copy_words "$(printf '%s' "$1" | tr '\n' ' ')" "${2-}"
-  NIX_SSHOPTS=$ssh_opts; export NIX_SSHOPTS
-  run_nix "$words" "NIX_SSHOPTS=$sshopts "
+  with_ssh run_nix "$words" "NIX_SSHOPTS=$sshopts "
 }

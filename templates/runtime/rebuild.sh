@@ -23,7 +23,7 @@ verb_rebuild() { # WORD…: the health checks
   quote_all "$config_dir/flake" "$source" "$query" "$attribute.\"$host\""
   make_run; go=$run/go.$host
   payload() { stand_by; }
-  eval "on_target rebuild $words -- $quoted $nix_opts"
+  eval "on_its_machine rebuild $words -- $quoted $nix_opts"
   payload() { :; }
   rm -f -- "$go"
   case $outcome in starting | started | activated) see_through "$@" ;; esac
@@ -118,9 +118,9 @@ reach() { # asks for the confirmation where the new system is to be, else at bot
   if [ -n "$confirm_host" ] && { [ "$outcome" = activated ] && [ $next = confirm ] || [ $((left % 2)) = 0 ]; }; then to=${user:+$user@}$confirm_host
   elif [ -n "$confirm_host" ] && [ $next = confirm ]; then verb_there=follow; fi
   seen=${at:-${seen:-0}}
-  fresh=1
+  fresh=1 quiet=1
   on_target rebuild $verb_there "$id" "$seen" "$reason"
-  fresh=''
+  quiet=''
 }
 interrupted() { # the guard there takes it back, and says so; without one it goes on. A second signal ends this at once
   [ -n "$confirm" ] || { outcome=failed why="the activation goes on there by itself"; return 1; }
