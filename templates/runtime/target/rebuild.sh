@@ -58,8 +58,8 @@ start() { # the unit, which runs this very program; systemd runs it again when i
       inactive | failed) [ "${tries:=0}" -lt 25 ] || { cat "$d/err"; tidy; give_up "the activation could not be started"; } ;;
       *) tidy; give_up "the host is busy with: $(systemctl show -p Description --value $unit), since $(systemctl show -p ActiveEnterTimestamp --value $unit) (systemctl status $unit)" ;;
     esac
-    # A unit that ended can stay loaded and keep its name; stopping it frees that, if not at once.
-    tries=$((tries + 1)); systemctl stop $unit 2>/dev/null; sleep 0.2
+    # A unit that ended can stay loaded and keep its name; this frees it, if not at once.
+    tries=$((tries + 1)); systemctl stop $unit 2>/dev/null; systemctl reset-failed $unit 2>/dev/null; sleep 0.2
   done
   sweep
 }
@@ -94,7 +94,7 @@ follow() { # prints the log from line $1 + 1 on, whole lines only, telling where
 }
 resume() { # VERB ID LINES WHY
   id=$2 d=/run/lollypops/$2
-  [ -d "$d" ] || { answer gone "$(running) $(is $profile)"; return; }
+  [ -d "$d" ] || { tidy; answer gone "$(running) $(is $profile)"; return; }
   case $1 in
     confirm) mv "$d/pending" "$d/confirmed" 2>/dev/null ;;
     refuse) say "$4" 2>/dev/null >"$d/pending/why" && mv "$d/pending" "$d/refused" 2>/dev/null ;;
