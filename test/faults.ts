@@ -1,5 +1,5 @@
 /** Helpers of the tests of what goes wrong on a real host: Taskfiles of secrets alone, deployments that stop half-way, leftovers. */
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
 import { expect } from "vitest";
@@ -91,6 +91,14 @@ export async function until(what: string, done: () => Promise<boolean> | boolean
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
   throw new Error(`after a minute still not so: ${what}`);
+}
+
+/** An executable file with this shell text. */
+export function script(text: string): string {
+  const file = join(temporaryDirectory(), "script");
+  writeFileSync(file, `#!/bin/sh\n${text}\n`);
+  chmodSync(file, 0o755);
+  return file;
 }
 
 /** Makes a program of the host wait where it is called for the `nth` time; `held` waits for that, `letGo` ends it. */
