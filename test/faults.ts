@@ -1,9 +1,9 @@
 /** Helpers of the tests of what goes wrong on a real host: Taskfiles of secrets alone, deployments that stop half-way, leftovers. */
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
 import { expect } from "vitest";
-import { cli, mustRun, root, ssh, sshConfig, task, temporaryDirectory } from "./hosts.ts";
+import { cli, ssh, sshConfig, task, temporaryDirectory } from "./hosts.ts";
 
 /** What a secret is: `content` is what it holds (else words of its name), unless a command of its own tells it. */
 export type Secret = { path: string; content?: string; cmd?: string; [option: string]: unknown };
@@ -93,6 +93,14 @@ export async function until(what: string, done: () => Promise<boolean> | boolean
   throw new Error(`after a minute still not so: ${what}`);
 }
 
+/** An executable file with this shell text. */
+export function script(text: string): string {
+  const file = join(temporaryDirectory(), "script");
+  writeFileSync(file, `#!/bin/sh\n${text}\n`);
+  chmodSync(file, 0o755);
+  return file;
+}
+
 /** Makes a program of the host wait where it is called for the `nth` time; `held` waits for that, `letGo` ends it. */
 export async function hold(program: string, nth: number): Promise<void> {
   const waiting = `#!/bin/sh
@@ -133,9 +141,4 @@ export async function expectNothingLeft(): Promise<void> {
   const others =
     "ls -d /run/lollypops/* /run/lollypops 2>/dev/null; ls /var/lib/lollypops 2>/dev/null | grep -vx secrets";
   expect(await ssh(host, `${beside}; ${others} || :`)).toBe("");
-}
-
-/** Calls test/testhosts for the set of this run. */
-export async function testhosts(...args: string[]): Promise<void> {
-  await mustRun(join(root, "test/testhosts"), args);
 }

@@ -2,8 +2,8 @@
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { testhosts, until } from "./faults.ts";
-import { buildSystem, cut, markNixos, mend, ssh, trySsh } from "./hosts.ts";
+import { until } from "./faults.ts";
+import { buildSystem, cut, markNixos, mend, restart, ssh, trySsh } from "./hosts.ts";
 import { runtime } from "./runtime.ts";
 import { commit, here, host, prepare, profile, step, unit, type VerbOptions, verb } from "./verbs.ts";
 
@@ -98,7 +98,7 @@ describe("reboot", () => {
     const call = step("reboot", text === undefined ? {} : { text });
     if (text !== undefined) return call;
     await until("the host is asked to reboot", () => existsSync(asked));
-    await testhosts("restart", "1");
+    await restart(1);
     return call;
   }
   const secrets = () =>
