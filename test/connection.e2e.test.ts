@@ -249,7 +249,10 @@ describe("one login", () => {
   it("shared by the steps, and ended with the last", async () => {
     expect(await counted(() => copy(config, { TASK: "web1" }))).toEqual([expect.objectContaining(linked), 1]);
     expect(masters()).toHaveLength(1);
-    const twice = async () => [await step("deploy-secrets", [...config, ...secret]), await step("rebuild", config, { REBUILD_ACTION: "boot" })];
+    const twice = async () => [
+      await step("deploy-secrets", [...config, ...secret]),
+      await step("rebuild", config, { REBUILD_ACTION: "boot" }),
+    ];
     expect(await counted(twice)).toMatchObject([[{ exitCode: 0 }, { exitCode: 0 }], 0]);
     await until("it has ended", () => masters().length === 0);
   });

@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "
 import { join } from "node:path";
 import { execa } from "execa";
 import { expect } from "vitest";
-import { cli, mustRun, root, ssh, sshConfig, task, temporaryDirectory } from "./hosts.ts";
+import { cli, ssh, sshConfig, task, temporaryDirectory } from "./hosts.ts";
 
 /** What a secret is: `content` is what it holds (else words of its name), unless a command of its own tells it. */
 export type Secret = { path: string; content?: string; cmd?: string; [option: string]: unknown };
@@ -141,9 +141,4 @@ export async function expectNothingLeft(): Promise<void> {
   const others =
     "ls -d /run/lollypops/* /run/lollypops 2>/dev/null; ls /var/lib/lollypops 2>/dev/null | grep -vx secrets";
   expect(await ssh(host, `${beside}; ${others} || :`)).toBe("");
-}
-
-/** Calls test/testhosts for the set of this run. */
-export async function testhosts(...args: string[]): Promise<void> {
-  await mustRun(join(root, "test/testhosts"), args);
 }

@@ -18,7 +18,7 @@ import {
   nixHeld,
   state,
 } from "./guard.ts";
-import { cut, mend, restart, ssh, temporaryDirectory, trySsh } from "./hosts.ts";
+import { cut, mend, restart, run, ssh, temporaryDirectory, trySsh } from "./hosts.ts";
 
 let made: GuardFleet;
 beforeAll(async () => {
@@ -181,7 +181,8 @@ describe("the cable is cut during", () => {
 
   test("its activation, for nobody but ssh: the deployment goes on", async () => {
     const running = await waitingAt("its activation", 20);
-    for (const { pid, name } of running.processes()) if (name === "ssh") process.kill(pid, "SIGKILL");
+    const logins = running.processes().filter(({ name }) => name === "ssh");
+    await run("kill", ["-KILL", ...logins.map(({ pid }) => String(pid))]); // one may end with another
     await until("it is noticed", () => running.said().includes("the connection was lost"));
     await goOn();
     expect(await ended(running)).toMatchObject({ report: deployed });

@@ -12,6 +12,7 @@ import {
   mustRun,
   restart,
   run,
+  set,
   ssh,
   sshConfig,
   trySsh,
@@ -125,8 +126,7 @@ export async function expectTimerTidies(): Promise<void> {
 const unit = (begin: string, end: string) =>
   `[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c '${begin}'\nExecStop=/bin/sh -c '${end}'\n`;
 
-const set = Number(process.env["TESTHOSTS_SET"]);
-const address = (last: number) => `10.${90 + set}.0.${last}`;
+const address = (last: number) => `10.${90 + Number(set)}.0.${last}`;
 const become = (last: number) => `ip addr flush dev eth0; ip addr add ${address(last)}/24 dev eth0`;
 const dropIn = "/run/systemd/system/ssh.service.d";
 

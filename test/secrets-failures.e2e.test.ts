@@ -14,11 +14,10 @@ import {
   type Secret,
   start,
   taskfile,
-  testhosts,
   until,
   withConfig,
 } from "./faults.ts";
-import { cut, mend, ssh, trySsh } from "./hosts.ts";
+import { cut, mend, restart, ssh, trySsh } from "./hosts.ts";
 
 beforeEach(emptyDir);
 afterEach(async () => {
@@ -67,7 +66,7 @@ describe("half-way,", () => {
     "the shell here is killed": ({ processes, child }: Run) =>
       killHere(() => processes().filter(({ parent }) => parent === child.pid)),
     "all of it here is killed": ({ processes }: Run) => killHere(processes),
-    "the host loses its power": () => testhosts("restart", "1"),
+    "the host loses its power": () => restart(1),
   };
   const words: Record<keyof typeof events, string> = {
     "the cable is cut": `${lost}: Timeout, server 10.`,

@@ -75,15 +75,18 @@ run_check() { # one from here, beside the others
 }
 within() { # SECONDS COMMAND; what is left of it then is ended
   sh -c -- "$2" & pid=$!
-  # shellcheck disable=SC2016,SC2046 # awk's; numbers
-  ( n=$1; while [ "$n" -gt 0 ]; do sleep 1; n=$((n - 1)); done; kill $pid $(ps -A -o pid= -o ppid= | awk -v top=$pid '{ up[$1] = $2 } END { for (one in up) { at = one; while (at in up && at != top) at = up[at]; if (at == top) print one } }') ) >/dev/null 2>&1 & watch=$!
+  ( n=$1; while [ "$n" -gt 0 ]; do sleep 1; n=$((n - 1)); done; end_all $pid ) >/dev/null 2>&1 & watch=$!
   wait $pid; ended=$?
   kill $watch 2>/dev/null
   return $ended
 }
+end_all() { # PID…, and all that they have started
+  # shellcheck disable=SC2016,SC2046 # awk's; numbers
+  kill "$@" $(ps -A -o pid= -o ppid= | awk -v tops=" $* " '{ up[$1] = $2 } END { for (one in up) { at = one; while (at in up && !index(tops, " " at " ")) at = up[at]; if (at in up) print one } }')
+}
 check_here() { # WORD…: all checks from here at once; fails if one does, and tells in $why
   begun='' pids=''
-  healthy=$({ trap 'kill $pids; exit' INT TERM HUP; each_check run_check "$@"; wait; echo "begun:$begun" >&3; } 3>&1 >&4)
+  healthy=$({ trap 'end_all $pids 2>/dev/null; exit' INT TERM HUP; each_check run_check "$@"; wait; echo "begun:$begun" >&3; } 3>&1 >&4)
   case $healthy in *begun:*) begun=${healthy##*begun:} sick='' ;; *) why="the health checks were interrupted"; return 1 ;; esac
   for name in $begun; do case "$nl$healthy$nl" in *"${nl}healthy $name$nl"*) ;; *) sick="$sick${sick:+, }$name" ;; esac; done
   [ -z "$sick" ] || { why="health check failed: $sick"; return 1; }
