@@ -5,7 +5,8 @@ import { dirname, join } from "node:path";
 import { beforeAll, expect, test, vi } from "vitest";
 import { type BenchHost, benchHosts } from "../bench/hosts.ts";
 import { type Command, less, measureRounds, ratio } from "../bench/measure.ts";
-import { benchSecrets, deploy, prepareFleet, sideBySide } from "../bench/secrets.ts";
+import { sideBySide } from "../bench/realhosts.ts";
+import { benchSecrets, deploy, prepareFleet } from "../bench/secrets.ts";
 import { upstreamShape } from "../bench/upstream.ts";
 import { mustRun, root, run, temporaryDirectory } from "./hosts.ts";
 
@@ -79,10 +80,10 @@ test("rounds take the commands in turn, after what isn't measured of each", () =
 });
 
 test("commands side by side run at the same time, and fail if one of them does", () => {
-  const fleet = { ours: temporaryDirectory() };
+  const cwd = temporaryDirectory();
   const there = "until [ -e b ]; do sleep 0.01; done";
-  expect(() => measureRounds({ one: sideBySide(fleet, [there, ": >b"]) }, 1)).not.toThrow();
-  expect(() => measureRounds({ one: sideBySide(fleet, ["true", "false", "true"]) }, 1)).toThrow();
+  expect(() => measureRounds({ one: sideBySide(cwd, [there, ": >b"]) }, 1)).not.toThrow();
+  expect(() => measureRounds({ one: sideBySide(cwd, ["true", "false", "true"]) }, 1)).toThrow();
 });
 
 test("both sides deploy the same secrets, and ours is called as go-task calls it", async () => {
@@ -98,10 +99,10 @@ test("both sides deploy the same secrets, and ours is called as go-task calls it
   expect(Object.values(env ?? {}).join("\n")).not.toContain("{{");
 });
 
-test("without test hosts the bench says so, in one line", () => {
+test("without test hosts the bench says so, in one line", async () => {
   vi.stubEnv("LOLLYPOPS_NO_HOSTS", "1");
   const print = vi.spyOn(console, "log").mockReturnValue();
-  benchSecrets(temporaryDirectory());
+  await benchSecrets(temporaryDirectory());
   expect(print.mock.calls).toEqual([
     [expect.stringMatching(/^secrets to real hosts +not measured: .* root on Linux$/)],
   ]);
