@@ -28,6 +28,17 @@ in
       description = "Evaluate the system on the control machine instead of on the target.";
     };
 
+    build-on = mkOption {
+      type = types.str;
+      default = if config.lollypops.deployment.local-evaluation then "local" else "target";
+      defaultText = literalExpression ''if local-evaluation then "local" else "target"'';
+      example = "builder@build.example.org";
+      description = ''
+        Where the system is built: on the `target`, `local` on the control machine, or on the machine that this ssh
+        destination names. Anything but `target` needs `local-evaluation`.
+      '';
+    };
+
     deploy-method = mkOption {
       type = types.enum [
         "auto"
@@ -120,6 +131,52 @@ in
         default = null;
         example = "root";
         description = "User to log in as; null leaves it to ssh.";
+      };
+
+      port = mkOption {
+        type = types.nullOr (types.ints.between 1 65535);
+        default = null;
+        example = 2222;
+        description = "Port of the target's sshd; null leaves it to ssh.";
+      };
+
+      identity-file = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "~/.ssh/fleet";
+        description = ''
+          File of the control machine with the private key, one word as in `opts`; null leaves it to ssh.
+        '';
+      };
+
+      jump-host = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "ops@bastion.example.org";
+        description = "Host to go through, as `USER@HOST:PORT` or less, several with commas; null leaves it to ssh.";
+      };
+
+      host-key = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI…";
+        description = ''
+          The target's public host key; or `strict`, the key must be known already; or `accept-new`, a key that is seen for
+          the first time is believed. null leaves it to ssh.
+        '';
+      };
+
+      confirm-host = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "192.0.2.7";
+        description = "Where the new system is to answer, if its address is not that of the old one.";
+      };
+
+      multiplex = mkOption {
+        type = types.bool;
+        default = true;
+        description = "Share one connection among the steps of a run.";
       };
 
       login = mkOption {

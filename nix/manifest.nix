@@ -37,7 +37,10 @@ let
     home-manager.users = lib.mapAttrs (_: user: { secrets = secretsOf user.lollypops.secrets; }) homeUsers;
   };
 
-  problems = import ./problems.nix { inherit lib cfg homeUsers; };
+  problems = import ./problems.nix {
+    inherit lib cfg homeUsers;
+    specialisations = lib.attrNames (config.specialisation or { });
+  };
 in
 {
   options.lollypops.manifest = lib.mkOption {
@@ -55,6 +58,9 @@ in
           config-dir
           group
           groups
+          build-on
+          specialisation
+          health-checks
           ;
         sudo = {
           inherit (cfg.deployment.sudo)
@@ -70,6 +76,21 @@ in
             opts
             host
             user
+            port
+            identity-file
+            jump-host
+            host-key
+            confirm-host
+            multiplex
+            ;
+        };
+        guard = {
+          inherit (cfg.deployment.guard)
+            enable
+            confirm-timeout
+            activation-timeout
+            on-failed-units
+            ignore-units
             ;
         };
       };

@@ -11,6 +11,7 @@
       owner = "root";
     }))
     ./deployment.nix
+    ./guard.nix
     ./prune.nix
     ./owners.nix
     ./tasks.nix

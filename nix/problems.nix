@@ -3,6 +3,7 @@
   lib,
   cfg,
   homeUsers,
+  specialisations,
 }:
 let
   builtin = [
@@ -12,15 +13,30 @@ let
     "rebuild"
   ];
 
+  # Steps that are run by themselves.
+  others = [
+    "check-secrets"
+    "without-secrets"
+    "build"
+    "diff"
+    "status"
+    "rollback"
+    "reboot"
+    "gc"
+    "ssh"
+    "exec"
+  ];
+
   known = builtin ++ lib.attrNames cfg.extraTasks;
   unknown = lib.subtractLists known (lib.unique cfg.tasks);
   unknownTasks = map (
     task:
     "lollypops.tasks names \"${task}\", which is neither a built-in task"
     + " (${lib.concatStringsSep ", " builtin}) nor one of lollypops.extraTasks."
-  ) (lib.remove "check-secrets" unknown);
-  checkSecrets = lib.optional (lib.elem "check-secrets" unknown)
-    "lollypops.tasks names \"check-secrets\", which deploys nothing; run it by itself.";
+  ) (lib.subtractLists others unknown);
+  byThemselves = map (
+    task: "lollypops.tasks names \"${task}\", which is no part of a deployment; run it by itself."
+  ) (lib.intersectLists others unknown);
   twice = map (task: "lollypops.tasks names \"${task}\" twice.") (
     lib.filter (task: lib.count (other: other == task) cfg.tasks > 1) (lib.unique cfg.tasks)
   );
@@ -57,7 +73,27 @@ let
     )
   );
 
+  inherit (cfg.deployment) build-on local-evaluation specialisation;
+  elsewhere = lib.optional (build-on != "target" && !local-evaluation)
+    "lollypops.deployment.build-on = \"${build-on}\" needs local-evaluation.";
+  # A specialisation itself has none.
+  noSpecialisation =
+    lib.optional
+      (specialisation != null && specialisations != [ ] && !(lib.elem specialisation specialisations))
+      (
+        "lollypops.deployment.specialisation names \"${specialisation}\", which the system does not have"
+        + " (it has ${lib.concatStringsSep ", " specialisations})."
+      );
+
   noHost = lib.optional (cfg.deployment.ssh.host == "")
     "lollypops.deployment.ssh.host is empty; set it, or networking.hostName.";
 in
-noHost ++ password ++ unknownTasks ++ checkSecrets ++ twice ++ duplicatePaths ++ tooLate
+noHost
+++ password
+++ elsewhere
+++ noSpecialisation
+++ unknownTasks
+++ byThemselves
+++ twice
+++ duplicatePaths
+++ tooLate

@@ -25,7 +25,13 @@ let
       ) (builtins.split variable text);
 
   destination = lib.optionalString (ssh.user != null) "${ssh.user}@" + ssh.host;
-  login = [ ssh.command ] ++ map word ssh.opts ++ [ (lib.escapeShellArg destination) ];
+  # After `opts`, as ssh takes the first of each.
+  connection =
+    lib.optional (ssh.port != null) "-p ${toString ssh.port}"
+    ++ lib.optional (ssh.identity-file != null) "-i ${word ssh.identity-file} -o IdentitiesOnly=yes"
+    ++ lib.optional (ssh.jump-host != null) "-o ${lib.escapeShellArg "ProxyJump=${ssh.jump-host}"}";
+  login =
+    [ ssh.command ] ++ map word ssh.opts ++ connection ++ [ (lib.escapeShellArg destination) ];
   run = login ++ lib.optionals sudo.enable ([ sudo.command ] ++ map word sudo.opts);
   script =
     name: words:

@@ -1,11 +1,9 @@
 // The tasks of one host: its deployment, its steps, and a user's own tasks with what the report must know of them.
-import { builtinSteps, commonSteps, type Host } from "./hosts.ts";
+import { commonSteps, type Host } from "./hosts.ts";
 import { ownTask } from "./own-task.ts";
 import { flakeSource, word } from "./quote.ts";
-import { type BuiltinStep, type Context, sourceVariable, stepCall } from "./steps.ts";
+import { type CalledStep, type Context, calledSteps, type Shared, stepCall } from "./steps.ts";
 
-/** A command that stands in several tasks: written out once, with an anchor, and referred to after that. */
-export type Shared = { readonly anchor: string; readonly command: string };
 /** A go-task task, by go-task's own keys. */
 export type Task = Readonly<Record<string, unknown>>;
 type Tasks = Readonly<Record<string, Task>>;
@@ -20,33 +18,52 @@ export type HostTasks = { readonly host: Host; readonly deploy: Task; readonly s
 export function hostTasks(host: Host, summaries: Readonly<Record<string, string>>, context: Context): HostTasks {
   if (host.error !== undefined) return brokenTasks(host, host.error, context);
   const own = Object.entries(host.extraTasks);
-  const calls = Object.fromEntries(builtinSteps.map((step) => [step, call(host, step, context)]));
-  const commands: Record<string, unknown> = {
-    ...calls,
-    ...Object.fromEntries(own.map(([name]) => [name, { task: `${host.name}:${name}:reported` }])),
-  };
-  const deployment = (first: Task, tasks: readonly string[]): Task => {
-    const cmds = tasks.map((task) => commands[task]);
-    return { ...first, prefix: host.name, run: "once", ...vars(cmds, context), cmds };
-  };
-  const less = host.tasks.filter((task) => task !== "deploy-secrets");
+  const calls = Object.fromEntries(calledSteps.map((step) => [step, call(host, step, context)])) as Calls;
+  const replaced = Object.fromEntries(own.map(([name]) => [name, { task: `${host.name}:${name}:reported` }]));
+  const commands: Commands = { ...calls, ...replaced };
+  const cmds = host.tasks.map((task) => commands[task]);
+  const desc = `Deploy ${host.name} (${host.tasks.join(", ")})`;
   return {
     host,
-    deploy: deployment({ desc: `Deploy ${host.name} (${host.tasks.join(", ")})` }, host.tasks),
+    deploy: { desc, prefix: host.name, run: "once", ...vars(cmds, context), cmds },
     steps: {
       ...Object.fromEntries(
-        // The runtime knows by the task's name that it is only to check.
-        Object.entries({ ...calls, "check-secrets": calls["deploy-secrets"] }).map(([step, shared]) => [
-          step,
-          { summary: summaries[step], prefix: host.name, ...vars([shared], context), cmd: shared },
-        ]),
+        Object.entries(stepCommands(host, calls, commands)).map(([step, some]) => {
+          const body = some.length === 1 ? { cmd: some[0] } : { cmds: some };
+          return [
+            step,
+            { summary: summaries[step], prefix: host.name, ...more[step], ...vars(some, context), ...body },
+          ];
+        }),
       ),
-      "without-secrets": deployment({ summary: summaries["without-secrets"] }, less),
       ...Object.fromEntries(own.map(([name, task]) => [name, ownTask(host, task, context)])),
     },
     reported: Object.fromEntries(own.map(([name]) => [name, reportedTask(host, name, context)])),
   };
 }
+
+type Calls = Readonly<Record<CalledStep, Shared>>;
+type Commands = Readonly<Record<string, unknown>>;
+
+/** What each step runs, in the order of `commonSteps`. Where it is another step's call, the runtime knows by the task's name. */
+function stepCommands(host: Host, calls: Calls, commands: Commands): Record<string, unknown[]> {
+  const { rebuild } = calls;
+  const deploySecrets = host.secrets.length > 0 ? [commands["deploy-secrets"]] : [];
+  const others: Record<string, unknown[]> = {
+    "check-secrets": [calls["deploy-secrets"]],
+    "without-secrets": host.tasks.filter((task) => task !== "deploy-secrets").map((task) => commands[task]),
+    // boots; puts back what a volatile file system lost; looks whether all is up
+    reboot: [rebuild, ...deploySecrets, rebuild],
+  };
+  return Object.fromEntries(commonSteps.map((step) => [step, others[step] ?? [(calls as Commands)[step] ?? rebuild]]));
+}
+
+const more: Readonly<Record<string, Task>> = {
+  "without-secrets": { run: "once" },
+  ssh: { interactive: true },
+  // its standard output is a path and nothing else: no prefix, no echo
+  build: { interactive: true, silent: true },
+};
 
 /** How a host stands in the words of `begin`: with the steps of this deployment, where they are not the usual ones. */
 export function planned({ host, steps }: HostTasks, deployment: "whole" | "without-secrets" | "step"): string {
@@ -56,8 +73,8 @@ export function planned({ host, steps }: HostTasks, deployment: "whole" | "witho
   return plan === "deploy-flake,deploy-secrets,rebuild" ? host.name : `${host.name}:${plan}`;
 }
 
-function call(host: Host, step: BuiltinStep, context: Context): Shared {
-  return { anchor: anchor(host, step), command: stepCall(step, host, context) };
+function call(host: Host, step: CalledStep, context: Context): Shared {
+  return { anchor: anchor(host, step), content: stepCall(step, host, context) };
 }
 
 /** What go-task skips by `status` or `if` counts as done; what fails has said why. A dry run of ours runs nothing of theirs. */
@@ -77,7 +94,7 @@ function reportedTask(host: Host, name: string, { launcher }: Context): Task {
 /** A host that could not be evaluated: its tasks say so, and the others are deployed. */
 function brokenTasks(host: Host, error: string, context: Context): HostTasks {
   const command = `${context.launcher} broken --host ${word(host.name)} -- ${word(error)}`;
-  const task = { prefix: host.name, cmd: { anchor: anchor(host, "broken"), command } satisfies Shared };
+  const task = { prefix: host.name, cmd: { anchor: anchor(host, "broken"), content: command } satisfies Shared };
   const steps = Object.fromEntries(commonSteps.map((step) => [step, task]));
   const deploy = { desc: `Deploy ${host.name} (it could not be evaluated)`, run: "once", ...task };
   return { host, deploy, steps, reported: {} };
@@ -87,6 +104,6 @@ function brokenTasks(host: Host, error: string, context: Context): HostTasks {
 const anchor = (host: Host, step: string) => `${host.name.replace(/[^A-Za-z0-9_-]/g, "_")}-${step}`;
 
 function vars(commands: readonly unknown[], context: Context): Task {
-  const mentions = commands.some((command) => (command as Partial<Shared>).command?.includes(flakeSource));
-  return mentions ? { vars: { LOCAL_FLAKE_SOURCE: sourceVariable(context) } } : {};
+  const mentions = commands.some((command) => JSON.stringify(command).includes(flakeSource));
+  return mentions ? { vars: { LOCAL_FLAKE_SOURCE: { sh: context.source } } } : {};
 }

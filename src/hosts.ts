@@ -22,6 +22,35 @@ export type Secret = {
   readonly inInitrd: boolean;
 };
 
+/** How ssh gets there, beyond user and address; `hostKey` is a policy or `TYPE KEY`. */
+type Ssh = {
+  readonly command: string;
+  readonly opts: readonly string[];
+  readonly port: number | null;
+  readonly identityFile: string | null;
+  readonly jumpHost: string | null;
+  readonly hostKey: string | null;
+  readonly multiplex: boolean;
+};
+
+/** What decides whether a new system is kept. */
+type Guard = {
+  readonly enable: boolean;
+  readonly confirmTimeout: number;
+  readonly activationTimeout: number;
+  readonly confirmHost: string | null;
+  readonly keepFailedUnits: boolean;
+  readonly ignoreUnits: readonly string[];
+  readonly healthChecks: readonly HealthCheck[];
+};
+export type HealthCheck = {
+  readonly name: string;
+  readonly command: string;
+  readonly on: "target" | "control";
+  readonly timeout: number;
+  readonly retries: number;
+};
+
 /** How to become root. */
 type Sudo = { readonly command: string; readonly opts: readonly string[]; readonly passwordCommand: string | null };
 
@@ -31,9 +60,12 @@ export type Host = {
   readonly local: boolean;
   readonly user: string | null;
   readonly address: string;
-  readonly ssh: { readonly command: string; readonly opts: readonly string[] };
+  readonly ssh: Ssh;
   readonly sudo: Sudo | null;
   readonly localEvaluation: boolean;
+  readonly buildOn: string;
+  readonly specialisation: string | null;
+  readonly guard: Guard;
   readonly deployMethod: "auto" | "copy" | "archive";
   readonly configDir: string;
   readonly groups: readonly string[];
@@ -62,7 +94,19 @@ export function brokenHost(name: string, error: string): Host {
 
 /** The steps of the tool's own that a deployment can have, in its order; and all steps that every host has. */
 export const builtinSteps = ["check-vars", "deploy-flake", "deploy-secrets", "rebuild"] as const;
-export const commonSteps: readonly string[] = [...builtinSteps, "check-secrets", "without-secrets"];
+export const commonSteps: readonly string[] = [
+  ...builtinSteps,
+  "check-secrets",
+  "without-secrets",
+  "build",
+  "diff",
+  "status",
+  "rollback",
+  "reboot",
+  "gc",
+  "ssh",
+  "exec",
+];
 
 function ownTasks(host: string, extraTasks: Options["extraTasks"]) {
   const names = [...new Set([...commonSteps, ...Object.keys(extraTasks)])];
@@ -85,16 +129,20 @@ function taskName(host: string, name: string): string[] {
 }
 
 function toHost(name: string, input: Options, extraTasks: Host["extraTasks"]): Host {
-  const { ssh, sudo, group, groups } = input.deployment;
+  const { ssh, sudo, group, groups, specialisation } = input.deployment;
+  const localEvaluation = input.deployment["local-evaluation"];
   const home = Object.entries(input["home-manager"]?.users ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
   return {
     name,
     local: input.deployment.local,
     user: ssh.user,
     address: ssh.host ?? name,
-    ssh: { command: ssh.command, opts: withoutLogin(ssh.opts, ssh.user) },
+    ssh: sshOf(ssh),
     sudo: sudo.enable ? { command: sudo.command, opts: sudo.opts, passwordCommand: sudo["password-command"] } : null,
-    localEvaluation: input.deployment["local-evaluation"],
+    localEvaluation,
+    buildOn: input.deployment["build-on"] ?? (localEvaluation ? "local" : "target"),
+    specialisation,
+    guard: guardOf(input.deployment),
     deployMethod: input.deployment["deploy-method"],
     configDir: input.deployment["config-dir"],
     // `default` is what upstream's module says of a host that is in no group
@@ -131,6 +179,33 @@ function secretsOf(secrets: SecretOptions, as: string, directory: string): Secre
         inInitrd: file["in-initrd"],
       };
     });
+}
+
+function sshOf(ssh: Options["deployment"]["ssh"]): Ssh {
+  return {
+    command: ssh.command,
+    opts: withoutLogin(ssh.opts, ssh.user),
+    port: ssh.port,
+    identityFile: ssh["identity-file"],
+    jumpHost: ssh["jump-host"],
+    // without the comment of a key
+    hostKey: ssh["host-key"]?.split(" ", 2).join(" ") ?? null,
+    multiplex: ssh.multiplex,
+  };
+}
+
+function guardOf({ guard, ssh, ...deployment }: Options["deployment"]): Guard {
+  return {
+    enable: guard.enable,
+    confirmTimeout: guard["confirm-timeout"],
+    activationTimeout: guard["activation-timeout"],
+    confirmHost: ssh["confirm-host"],
+    keepFailedUnits: guard["on-failed-units"] === "keep",
+    ignoreUnits: guard["ignore-units"],
+    healthChecks: Object.entries(deployment["health-checks"])
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, check]) => ({ name, ...check })),
+  };
 }
 
 /** Upstream's module adds `-l USER`, which would beat LP_REMOTE_USER. */

@@ -1,6 +1,7 @@
 // The options of a host, as the module has them: their types, their defaults, and what is wrong with a value in words.
 import { z } from "zod";
 import { didYouMean } from "./nearest.ts";
+import { flakeSource } from "./quote.ts";
 
 /** Whether a path leads where it says. */
 export function isStraight(path: string): boolean {
@@ -8,13 +9,14 @@ export function isStraight(path: string): boolean {
 }
 
 /** Where a `user@host` is used: nothing that ssh reads as an option, or a store URI as a parameter. */
-const destination = (what: string) =>
-  z
-    .string()
-    .regex(
-      /^(?:[A-Za-z0-9_][A-Za-z0-9_.:%-]*|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9_.-]+)?\])$/,
-      `is not a ${what}`,
-    );
+const user = "[A-Za-z0-9_][A-Za-z0-9_.:%-]*";
+const address = `(?:${user}|\\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9_.-]+)?\\])`;
+const destination = (what: string) => z.string().regex(new RegExp(`^${address}$`), `is not a ${what}`);
+const hop = `(?:${user}@)?${address}(?::[0-9]+)?`;
+const jumps = z
+  .string()
+  .regex(new RegExp(`^${hop}(?:,${hop})*$`), "is not an ssh destination ([USER@]HOST[:PORT], or several with commas)");
+const login = z.string().regex(new RegExp(`^(?:${user}@)?${address}$`), "is not an ssh destination ([USER@]HOST)");
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are meant
 const controlFree = /^[^\u0000-\u001f\u007f]+$/;
 const plain = z.string().regex(controlFree, { error: "must be text without control characters", abort: true });
@@ -23,7 +25,9 @@ const filled = text.min(1, "must not be empty");
 const absolute = plain
   .regex(/^\/.*[^/]$/s, { error: "must be an absolute path that does not end in /", abort: true })
   .refine(isStraight, "must not hold //, /./ or /../");
-const hidden = absolute.refine((path) => !/^\/nix\/store(\/|$)/.test(path), "is in the store, which anyone can read");
+const notInStore = (path: string) => !/^\/nix\/store(\/|$)/.test(path) && !path.startsWith(flakeSource);
+const hidden = absolute.refine(notInStore, "is in the store, which anyone can read");
+const identityFile = filled.refine(notInStore, "is in the store, which anyone can read");
 const groupName = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_-]*$/, "is not a group name ([A-Za-z0-9_-]+)");
 const unit = z
   .string()
@@ -31,13 +35,46 @@ const unit = z
     /^[A-Za-z0-9:_.\\@-]+\.(?:service|socket|target|timer|path|mount|slice|swap|automount|device|scope)$/,
     "is not the full name of a systemd unit, such as nginx.service",
   );
+const unitPattern = z.string().regex(/^[A-Za-z0-9:_.\\@*?[\]-]+$/, "is not a pattern for names of systemd units");
+const positive = z.int().min(1, "must be a whole number above 0");
+const keyKind =
+  "(?:ssh-(?:rsa|ed25519)|ecdsa-sha2-nistp(?:256|384|521)|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)@openssh\\.com)";
+const hostKey = z
+  .string()
+  .regex(
+    new RegExp(`^(?:strict|accept-new|${keyKind} AAAA[A-Za-z0-9+/]+={0,2}(?: [^\\n]*)?)$`),
+    "is neither strict, accept-new nor a public key such as ssh-ed25519 AAAA…",
+  );
+const plainWord = z
+  .string()
+  .regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*$/, "is made of A-Z a-z 0-9 _ . - and begins with a letter, digit or _");
+const specialisation = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_.+-]*$/, "is not the name of a specialisation");
 const account = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$/, "is not the name of a user or group");
+
+/** What steps.ts leaves out of a call, since the runtime takes it to be so. */
+export const usualGuard = {
+  confirmTimeout: 60,
+  activationTimeout: 600,
+  ignoreUnits: ["*-wait-online.service"],
+} as const;
+export const usualCheck = { timeout: 10, retries: 3 } as const;
 
 const sshSchema = z.strictObject({
   command: filled.default("ssh"),
   opts: z.array(text).default([]),
   host: destination("host name or address").optional(),
   user: destination("user name").nullable().default(null),
+  port: z
+    .int()
+    .min(1, "must be a port from 1 to 65535")
+    .max(65535, "must be a port from 1 to 65535")
+    .nullable()
+    .default(null),
+  "identity-file": identityFile.nullable().default(null),
+  "jump-host": jumps.nullable().default(null),
+  "host-key": hostKey.nullable().default(null),
+  "confirm-host": destination("host name or address").nullable().default(null),
+  multiplex: z.boolean().default(true),
   login: z.unknown().optional(),
   run: z.unknown().optional(),
 });
@@ -56,16 +93,38 @@ const sudoSchema = z
     error: "must be sudo for password-command, with its options in sudo.opts",
     path: ["command"],
   });
-const deploymentSchema = z.strictObject({
-  local: z.boolean().default(false),
-  "local-evaluation": z.boolean().default(false),
-  "deploy-method": z.enum(["auto", "copy", "archive"]).default("auto"),
-  "config-dir": absolute.default("/var/src/lollypops"),
-  group: groupName.nullable().default(null),
-  groups: z.array(groupName).default([]),
-  sudo: sudoSchema.prefault({}),
-  ssh: sshSchema.prefault({}),
+const guardSchema = z.strictObject({
+  enable: z.boolean().default(true),
+  "confirm-timeout": positive.default(usualGuard.confirmTimeout),
+  "activation-timeout": positive.default(usualGuard.activationTimeout),
+  "on-failed-units": z.enum(["rollback", "keep"]).default("rollback"),
+  "ignore-units": z.array(unitPattern).default([...usualGuard.ignoreUnits]),
 });
+const checkSchema = z.strictObject({
+  command: filled,
+  on: z.enum(["target", "control"]).default("target"),
+  timeout: positive.default(usualCheck.timeout),
+  retries: z.int().min(0, "must be a whole number, 0 or more").default(usualCheck.retries),
+});
+const deploymentSchema = z
+  .strictObject({
+    local: z.boolean().default(false),
+    "local-evaluation": z.boolean().default(false),
+    "build-on": login.optional(),
+    "deploy-method": z.enum(["auto", "copy", "archive"]).default("auto"),
+    "config-dir": absolute.default("/var/src/lollypops"),
+    group: groupName.nullable().default(null),
+    groups: z.array(groupName).default([]),
+    sudo: sudoSchema.prefault({}),
+    ssh: sshSchema.prefault({}),
+    specialisation: specialisation.nullable().default(null),
+    guard: guardSchema.prefault({}),
+    "health-checks": z.record(plainWord, checkSchema).default({}),
+  })
+  .refine((deployment) => deployment["local-evaluation"] || (deployment["build-on"] ?? "target") === "target", {
+    error: "needs local-evaluation, or must be target",
+    path: ["build-on"],
+  });
 const secretSchema = z
   .strictObject({
     name: plain.optional(),
@@ -141,6 +200,8 @@ function sentences(name: string, issue: z.core.$ZodIssue, value: unknown): strin
 const kinds: Record<string, string> = {
   array: "a list",
   boolean: "true or false",
+  int: "a whole number",
+  number: "a whole number",
   object: "a set",
   record: "a set",
   string: "a string",
@@ -159,9 +220,11 @@ function optionName(path: readonly PropertyKey[]): string {
 function knownKeys(path: readonly string[]): string[] {
   const at = path.at(-1);
   if (path.length === 0) return Object.keys(hostSchema.shape);
+  if (path.at(-2) === "health-checks") return Object.keys(checkSchema.shape);
   if (at === "deployment") return Object.keys(deploymentSchema.shape);
   if (at === "sudo") return Object.keys(sudoSchema.shape);
   if (at === "ssh") return Object.keys(sshSchema.shape);
+  if (at === "guard") return Object.keys(guardSchema.shape);
   if (at === "secrets") return Object.keys((path.length === 1 ? systemSecretsSchema : secretsSchema).shape);
   return path.includes("files") ? Object.keys(secretSchema.shape) : [];
 }

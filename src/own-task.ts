@@ -2,7 +2,7 @@
 import type { TaskBody } from "./extra-tasks.ts";
 import type { Host } from "./hosts.ts";
 import { flakeSource, template, wordWithEnvironment } from "./quote.ts";
-import { type Context, readyCall, sourceVariable } from "./steps.ts";
+import { type Context, readyCall } from "./steps.ts";
 
 /** Adds to a task the variables that it mentions, and first a call that checks these and gets what it needs from the store. */
 export function ownTask(host: Host, body: TaskBody, context: Context): Readonly<Record<string, unknown>> {
@@ -27,18 +27,41 @@ export function ownTask(host: Host, body: TaskBody, context: Context): Readonly<
 function remoteVariables(host: Host, context: Context): Record<string, unknown> {
   const options = (list: readonly string[]) => list.map(wordWithEnvironment).join(" ");
   return {
-    LOCAL_FLAKE_SOURCE: sourceVariable(context),
+    LOCAL_FLAKE_SOURCE: { sh: context.source },
     // ssh would look into its own configuration; a template cannot
     REMOTE_USER: overridable("REMOTE_USER", host.user === null ? '{{env "USER"}}' : live(host.user)),
     REMOTE_HOST: overridable("REMOTE_HOST", live(host.address)),
     REMOTE_COMMAND: overridable("REMOTE_COMMAND", live(host.ssh.command)),
-    REMOTE_SSH_OPTS: overridable("REMOTE_SSH_OPTS", live(options(host.ssh.opts))),
+    REMOTE_SSH_OPTS: [
+      overridable("REMOTE_SSH_OPTS", live(options(host.ssh.opts))),
+      ...(host.local ? [] : [live(options(sshWords(host)))]),
+    ]
+      .filter(Boolean)
+      .join(" "),
     REMOTE_SUDO_COMMAND: overridable("REMOTE_SUDO_COMMAND", live(host.sudo?.command ?? "sudo")),
     REMOTE_SUDO_OPTS: overridable("REMOTE_SUDO_OPTS", live(options(host.sudo?.opts ?? []))),
     REMOTE_CONFIG_DIR: live(host.configDir),
     HOSTNAME: host.name,
     REBUILD_ACTION: '{{.REBUILD_ACTION | default "switch"}}',
   };
+}
+
+/** The connection's options as the runtime gives them to ssh; after `opts`, since ssh takes the first of each. */
+function sshWords({ ssh: { port, identityFile, jumpHost, hostKey } }: Host): string[] {
+  return [
+    ...(port === null ? [] : ["-p", String(port)]),
+    ...(identityFile === null ? [] : ["-i", identityFile, "-o", "IdentitiesOnly=yes"]),
+    ...(jumpHost === null ? [] : ["-o", `ProxyJump=${jumpHost}`]),
+    ...(hostKey === null ? [] : knownAs(hostKey)),
+  ];
+}
+
+/** A public key is the only one that counts, whatever the files of known hosts say. */
+function knownAs(key: string): string[] {
+  const pinned = [`KnownHostsCommand=/usr/bin/env echo * ${key}`, "UserKnownHostsFile=/dev/null"];
+  const policy = key === "accept-new" ? key : "yes";
+  const options = key.includes(" ") ? [...pinned, "GlobalKnownHostsFile=/dev/null"] : [];
+  return [...options, `StrictHostKeyChecking=${policy}`].flatMap((option) => ["-o", option]);
 }
 
 const overridable = (name: string, value: string) => `{{if .LP_${name}}}{{.LP_${name}}}{{else}}${value}{{end}}`;

@@ -1,5 +1,5 @@
 // Rules that no single option can tell: names that would mean two things, and steps that nobody defines.
-import { brokenHost, builtinSteps, type Host, parseHost } from "./hosts.ts";
+import { brokenHost, builtinSteps, commonSteps, type Host, parseHost } from "./hosts.ts";
 import { didYouMean } from "./nearest.ts";
 import { isStraight } from "./options.ts";
 
@@ -55,8 +55,8 @@ function checkSteps(host: Host): string[] {
   const known = [...builtinSteps, ...Object.keys(host.extraTasks)];
   const names = `${host.name}: lollypops.tasks names`;
   return [...new Set(host.tasks)].flatMap((task) => {
-    if (task === "check-secrets" && !known.includes(task))
-      return [`${names} ${task}, which deploys nothing; run it by itself: task ${host.name}:${task}`];
+    if (commonSteps.includes(task) && !known.includes(task))
+      return [`${names} ${task}, which is no part of a deployment; run it by itself: task ${host.name}:${task}`];
     if (!known.includes(task)) return [`${names} ${task}, which is no step of a deployment${didYouMean(task, known)}`];
     return host.tasks.indexOf(task) === host.tasks.lastIndexOf(task) ? [] : [`${names} ${task} twice`];
   });

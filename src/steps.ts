@@ -1,19 +1,29 @@
 // The built-in steps of a host, each one call of the runtime with plain words.
-import type { builtinSteps, Host, Secret } from "./hosts.ts";
+import type { HealthCheck, Host, Secret } from "./hosts.ts";
+import { usualCheck, usualGuard } from "./options.ts";
 import { word, wordWithEnvironment } from "./quote.ts";
 
-export type BuiltinStep = (typeof builtinSteps)[number];
+/** The steps that have a call of their own; the others share one of these, and the runtime tells them by the task's name. */
+export const calledSteps = ["check-vars", "deploy-flake", "deploy-secrets", "rebuild", "gc", "exec"] as const;
+export type CalledStep = (typeof calledSteps)[number];
+
+/** What stands in several tasks: written out once, with an anchor, and referred to after that. */
+export type Shared = { readonly anchor: string; readonly content: unknown };
 
 /** What all calls of a file share: the variable that starts the runtime, and how nix finds the hosts. */
 export type Context = {
   readonly launcher: string;
+  /** The variable that tells the runtime what this run sets, and what a run can set. */
+  readonly settings: { readonly variable: string; readonly names: readonly string[] };
+  /** Prints the flake's source. */
+  readonly source: Shared;
   readonly flake: string;
   readonly attribute: string;
   readonly nixOptions: readonly string[];
 };
 
 /** The call that does one step on one host, in the words of the go-task shell. */
-export function stepCall(step: BuiltinStep, host: Host, context: Context): string {
+export function stepCall(step: CalledStep, host: Host, context: Context): string {
   const call = `${context.launcher} ${step} --host ${word(host.name)}`;
   switch (step) {
     case "check-vars":
@@ -23,9 +33,10 @@ export function stepCall(step: BuiltinStep, host: Host, context: Context): strin
     case "deploy-secrets":
       return [[call, ...secretFlags(host), "--"].join(" "), ...host.secrets.map(secretWords)].join(" \\\n  ");
     case "rebuild":
-      return [call, ...connection(host), ...flake(context), ...attribute(context), ...place(host), ...where(host)].join(
-        " ",
-      );
+      return rebuildCall(call, host, context);
+    case "gc":
+    case "exec":
+      return [call, ...connection(host), "-- {{.CLI_ARGS}}"].join(" ");
   }
 }
 
@@ -45,14 +56,20 @@ export function readyCall(
 }
 
 /** The flag that tells the flake, left out where it is the usual one. */
-export function flake({ flake: reference, nixOptions }: Context): string[] {
+export function flake({ flake: reference, nixOptions }: Pick<Context, "flake" | "nixOptions">): string[] {
   const where = reference === "." ? [] : [`--flake ${word(reference)}`];
   return [...where, ...nixOptions.map((option) => `--nix-opt ${word(option)}`)];
 }
 
 /** The flake's store path, found out when a task runs: with every commit of the Taskfile it is another. */
-export function sourceVariable(context: Context): { sh: string } {
-  return { sh: [context.launcher, "source", ...flake(context)].join(" ") };
+export function sourceCall(context: Omit<Context, "source">): Shared {
+  return { anchor: "source", content: computed([context.launcher, "source", ...flake(context)].join(" "), context) };
+}
+
+/** A call whose output is a variable: go-task runs it without its task's environment. */
+export function computed(call: string, { settings: { variable, names } }: Pick<Context, "settings">): string {
+  const values = names.map((name) => `${name}='{{.${name} | default "" | toString | q}}'\n`);
+  return `${variable}='${values.join("")}' ${call}`;
 }
 
 /** Where ssh goes, as `user@address`. */
@@ -75,15 +92,57 @@ function connection(host: Host): string[] {
 function login(host: Host): string[] {
   const flags = [`--to ${word(destination(host))}`];
   if (host.ssh.command !== "ssh") flags.push(`--ssh ${word(host.ssh.command)}`);
-  return [...flags, ...host.ssh.opts.map((opt) => `--ssh-opt ${wordWithEnvironment(opt)}`)];
+  flags.push(...host.ssh.opts.map((opt) => `--ssh-opt ${wordWithEnvironment(opt)}`));
+  const { port, identityFile, jumpHost, hostKey, multiplex } = host.ssh;
+  if (port !== null) flags.push(`--port ${port}`);
+  if (identityFile !== null) flags.push(`--identity ${wordWithEnvironment(identityFile)}`);
+  if (jumpHost !== null) flags.push(`--jump ${word(jumpHost)}`);
+  if (hostKey !== null) flags.push(`--host-key ${word(hostKey)}`);
+  return multiplex ? flags : [...flags, "--no-multiplex"];
 }
 
 const place = (host: Host) => (host.configDir === "/var/src/lollypops" ? [] : [`--config-dir ${word(host.configDir)}`]);
-const where = (host: Host) => (host.localEvaluation ? ["--local-evaluation"] : []);
+const where = ({ localEvaluation, buildOn }: Host) => [
+  ...(localEvaluation ? ["--local-evaluation"] : []),
+  ...(buildOn === "target" ? [] : [`--build-on ${word(buildOn)}`]),
+];
 const method = (host: Host) => (host.deployMethod === "auto" ? [] : [`--method ${host.deployMethod}`]);
 
-function attribute({ attribute: name }: Context): string[] {
+/** The flag that tells where in the flake the hosts are, likewise. */
+export function attribute({ attribute: name }: Context): string[] {
   return name === "nixosConfigurations" ? [] : [`--attribute ${word(name)}`];
+}
+
+function rebuildCall(call: string, host: Host, context: Context): string {
+  const flags = [...connection(host), ...flake(context), ...attribute(context), ...place(host), ...where(host)];
+  const { healthChecks } = host.guard;
+  const here = healthChecks.filter(({ on }) => on === "control").map(({ command }) => command);
+  flags.push(...guard(host), ...needs(here, host.derivations).filter((flag) => !flags.includes(flag)));
+  const line = [call, ...flags].join(" ");
+  return healthChecks.length === 0 ? line : [`${line} --`, ...healthChecks.map(checkWords)].join(" \\\n  ");
+}
+
+/** What of the guard is not as usual. */
+function guard({ guard: given, local, specialisation }: Host): string[] {
+  const flags: string[] = [];
+  const ignored = given.ignoreUnits.join(" ");
+  if (!given.enable) flags.push("--no-guard");
+  if (given.confirmTimeout !== usualGuard.confirmTimeout) flags.push(`--confirm-timeout ${given.confirmTimeout}`);
+  if (given.activationTimeout !== usualGuard.activationTimeout)
+    flags.push(`--activation-timeout ${given.activationTimeout}`);
+  if (given.confirmHost !== null && !local) flags.push(`--confirm-host ${word(given.confirmHost)}`);
+  if (given.keepFailedUnits) flags.push("--keep-failed-units");
+  if (ignored !== usualGuard.ignoreUnits.join(" ")) flags.push(`--ignore-units ${word(ignored)}`);
+  if (specialisation !== null) flags.push(`--specialisation ${word(specialisation)}`);
+  return flags;
+}
+
+function checkWords({ name, on, timeout, retries, command }: HealthCheck): string {
+  const parts = [`name=${name}`];
+  if (on !== "target") parts.push(`on=${on}`);
+  if (timeout !== usualCheck.timeout) parts.push(`timeout=${timeout}`);
+  if (retries !== usualCheck.retries) parts.push(`retries=${retries}`);
+  return [...parts, `cmd=${command}`].map(assignment).join(" ");
 }
 
 function secretFlags(host: Host): string[] {

@@ -1,7 +1,8 @@
 // The Taskfile as data: hosts first, then groups and the fleet. yaml.ts writes it down.
 import { type HostTasks, hostTasks, planned, type Task } from "./host-tasks.ts";
 import type { Host } from "./hosts.ts";
-import { type Context, destination, flake } from "./steps.ts";
+import { word } from "./quote.ts";
+import { attribute, type Context, computed, destination, flake, type Shared, sourceCall } from "./steps.ts";
 import type { Templates } from "./templates.ts";
 
 /** Tasks under a heading. */
@@ -16,27 +17,47 @@ export type Taskfile = {
 export function buildTaskfile(
   hosts: readonly Host[],
   templates: Templates,
-  where: Omit<Context, "launcher">,
+  where: Omit<Context, "launcher" | "settings" | "source">,
 ): Taskfile {
   const { hash, text, settings } = templates.runtime;
-  const context = { ...where, launcher: `$LOLLYPOPS_${hash}` };
+  const variables = { variable: `LOLLYPOPS_SET_${hash}`, names: settings };
+  const known = { ...where, launcher: `$LOLLYPOPS_${hash}`, settings: variables };
+  const context = { ...known, source: sourceCall(known) };
   const all = hosts.map((host) => hostTasks(host, templates.summaries, context));
   const groups = [...new Set(hosts.flatMap((host) => host.groups))].sort();
   const members = groups.map((name) => [name, all.filter(({ host }) => host.groups.includes(name))] as const);
   return {
     header: header(hosts.length, groups.length),
-    sections: [
+    sections: withSettings(context, [
       ...all.map(section),
       ...members.map(([name, group]) => ({ title: `Group ${name}`, tasks: groupTasks(name, group, context) })),
       { title: "The fleet", tasks: { ...fleet(all, context), ...selection(all, members, context) } },
-    ],
+    ]),
     env: {
       // Without blanks, quotes or patterns for go-task's shell to read: $LOLLYPOPS_… becomes four words.
       [`LOLLYPOPS_${hash}`]: `sh -c eval\${IFS}"\${LOLLYPOPS_SH_${hash}-false}" lollypops`,
-      [`LOLLYPOPS_SET_${hash}`]: settings.map((name) => `${name}={{.${name}}}\n`).join(""),
       [`LOLLYPOPS_SH_${hash}`]: text,
     },
   };
+}
+
+/** Each task that calls the runtime tells it what the run sets. In the file's `env` go-task would fill it in for a list, too. */
+function withSettings({ launcher, settings: { variable, names } }: Context, sections: readonly Section[]): Section[] {
+  const env = { [variable]: names.map((name) => `${name}={{.${name}}}\n`).join("") };
+  const shared: Shared = { anchor: "settings", content: env };
+  const withEnv = (task: Task): Task => {
+    const { cmd, cmds, env: own, ...rest } = task;
+    if (!JSON.stringify([cmd, cmds]).includes(launcher)) return task;
+    return {
+      ...rest,
+      env: own === undefined ? shared : { ...env, ...own },
+      ...(cmd === undefined ? { cmds } : { cmd }),
+    };
+  };
+  return sections.map(({ title, tasks }) => ({
+    title,
+    tasks: Object.fromEntries(Object.entries(tasks).map(([name, task]) => [name, withEnv(task)])),
+  }));
 }
 
 function header(hosts: number, groups: number): string[] {
@@ -82,11 +103,14 @@ function groupTasks(name: string, members: readonly HostTasks[], context: Contex
 }
 
 function stepFanOuts(name: string, members: readonly HostTasks[], context: Context): Record<string, Task> {
-  const names = [...new Set(members.flatMap(({ steps }) => Object.keys(steps)))];
+  // A terminal is for one host; a task of that name that is the user's own needs none.
+  const shared = ({ steps, host }: HostTasks) =>
+    Object.keys(steps).filter((step) => step !== "ssh" || Object.hasOwn(host.extraTasks, step));
+  const names = [...new Set(members.flatMap(shared))];
   return Object.assign(
     {},
     ...names.map((step) => {
-      const having = members.filter(({ steps }) => Object.hasOwn(steps, step));
+      const having = members.filter((member) => shared(member).includes(step));
       return fanOut(`${name}:${step}`, having, context, {}, step);
     }),
   );
@@ -111,11 +135,36 @@ function fanOut(
       cmds: [
         { cmd: [`${launcher} begin`, ...flags, ...flake(context), ...hosts].join(" "), silent: true },
         { defer: [`${launcher} end`, ...flags].join(" "), silent: true },
+        ...prebuild(flags, builtHere(members, step), context),
         { task: `${name}:hosts` },
       ],
     },
     [`${name}:hosts`]: { internal: true, deps: calls(members, step) },
   };
+}
+
+/**
+ * The hosts that are evaluated here and whose system this deployment or step needs, each with where it is built: HOST
+ * (here), HOST=target, or HOST=DESTINATION.
+ */
+function builtHere(members: readonly HostTasks[], step: string): string[] {
+  const name = step === "" || step === "without-secrets" ? "rebuild" : step;
+  if (!["rebuild", "build", "diff"].includes(name)) return [];
+  const whole = name !== step;
+  return members
+    .filter(({ host }) => host.localEvaluation && (!whole || host.tasks.includes(name)))
+    .filter(({ host }) => ![name, step].some((own) => Object.hasOwn(host.extraTasks, own)))
+    .map(({ host }) => (host.buildOn === "local" ? host.name : word(`${host.name}=${host.buildOn}`)));
+}
+
+/**
+ * The systems of such hosts are built before the hosts' own steps: so it is bounded how many are evaluated at a time. The words
+ * are those hosts; before them and `--` may stand what `selected` printed, of which the others are left out.
+ */
+function prebuild(flags: readonly string[], hosts: readonly string[], context: Context, selected = ""): Task[] {
+  if (hosts.length === 0) return [];
+  const words = [...flags, ...flake(context), ...attribute(context), ...(selected ? [selected, "--"] : []), ...hosts];
+  return [{ cmd: [`${context.launcher} prebuild`, ...words].join(" "), silent: true }];
 }
 
 /** Each host's task, or its step; a step that is a user's own is called so that the report hears of it. */
@@ -141,10 +190,11 @@ function selection(
   return {
     deploy: {
       desc: "Deploy the hosts selected, as in: task deploy -- web1 '@web' '!web2'",
-      vars: { HOSTS: { sh: `${launcher} selected ${table} -- {{.CLI_ARGS}}` } },
+      vars: { HOSTS: { sh: computed(`${launcher} selected ${table} -- {{.CLI_ARGS}}`, context) } },
       cmds: [
         { cmd: begin, silent: true },
         { defer: `${launcher} end --name deploy`, silent: true },
+        ...prebuild(["--name deploy"], builtHere(all, ""), context, "{{.HOSTS}}"),
         { task: "deploy:hosts", vars: { HOSTS: { ref: ".HOSTS" } } },
       ],
     },

@@ -1,7 +1,7 @@
 // The Taskfile as text. Everything is a string for go-task's reader too: it knows more of YAML's old scalars than ours.
 import { Alias, Document, isScalar, Pair, Scalar, YAMLMap, YAMLSeq } from "yaml";
-import type { Shared } from "./host-tasks.ts";
 import { escapeUnprintable, needsYamlString } from "./quote.ts";
+import type { Shared } from "./steps.ts";
 import type { Section, Taskfile } from "./taskfile.ts";
 
 /** Writes the file, the same bytes for the same model. */
@@ -41,23 +41,23 @@ function named(name: string, task: unknown, more: Partial<Scalar>): Pair {
 
 type Write = (value: unknown) => Scalar | Alias | YAMLMap | YAMLSeq;
 
-/** Turns data into nodes, one for all that is said again. A Shared command gets its anchor where it stands first. */
+/** Turns data into nodes, one for all that is said again. What is Shared gets its anchor where it stands first. */
 function writer(): Write {
-  const written = new Map<Shared, Scalar>();
+  const written = new Map<Shared, Scalar | YAMLMap>();
   const plain = new Map<unknown, Scalar>();
   const once = (value: unknown) => {
     const node = plain.get(value) ?? scalar(value);
     plain.set(value, node);
     return node;
   };
-  const shared = (command: Shared) => {
-    const known = written.get(command);
+  const shared = (value: Shared) => {
+    const known = written.get(value);
     if (known) {
-      known.anchor = command.anchor;
-      return new Alias(command.anchor);
+      known.anchor = value.anchor;
+      return new Alias(value.anchor);
     }
-    const node = scalar(command.command);
-    written.set(command, node);
+    const node = (typeof value.content === "string" ? scalar(value.content) : write(value.content)) as Scalar | YAMLMap;
+    written.set(value, node);
     return node;
   };
   const write: Write = (value) => {
@@ -73,7 +73,7 @@ function writer(): Write {
 }
 
 const isShared = (value: unknown): value is Shared =>
-  typeof value === "object" && value !== null && "anchor" in value && "command" in value;
+  typeof value === "object" && value !== null && "anchor" in value && "content" in value;
 
 /** Whether it reads well on one line: a few plain values, such as a call of another task. */
 function isShort(values: readonly unknown[]): boolean {

@@ -72,7 +72,7 @@ function place(text: string): string {
 function resolved(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(resolved);
   if (typeof value !== "object" || value === null) return value;
-  if ("anchor" in value && "command" in value) return value.command;
+  if ("anchor" in value && "content" in value) return resolved(value.content);
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, resolved(item)]));
 }
 const tasksOf = ({ sections }: Taskfile) =>

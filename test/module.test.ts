@@ -262,6 +262,11 @@ describe(`the modules, under nixpkgs' lib${withLib}`, { skip: !lib }, () => {
     ["secrets.files.a.path = ./secret", "not of type `absolute path outside the Nix store, as a string'"],
     ['secrets.files.a.mode = "u=r"', "`lollypops.secrets.files.a.mode' is not of type `file mode in octal"],
     ['secrets.files.a.restart-units = [ "nginx" ]', 'type `full name of a systemd unit, such as "nginx.service"\''],
+    ["deployment.ssh.port = 0", "not of type `null or integer between 1 and 65535 (both inclusive)'"],
+    [
+      "deployment.health-checks.web = { }",
+      "`lollypops.deployment.health-checks.web.command' was accessed but has no value",
+    ],
     ["extraTasks.a.cmds = [ (x: x) ]", "not of type `value of a go-task key'"],
     ["manifest = { }", "`lollypops.manifest' is read-only"],
   ])("say what is wrong with %s", async (option, message) => {

@@ -36,7 +36,7 @@ test.each<[string, Record<string, unknown>, Record<string, string>, string]>([
     "a step that deploys nothing",
     { web1: { tasks: ["check-secrets"] } },
     {},
-    "web1: lollypops.tasks names check-secrets, which deploys nothing; run it by itself: task web1:check-secrets",
+    "web1: lollypops.tasks names check-secrets, which is no part of a deployment; run it by itself: task web1:check-secrets",
   ],
   [
     "check-secrets of the user's",

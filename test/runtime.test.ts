@@ -459,6 +459,26 @@ describe.each(controls)("$shell as sh, only busybox: $spare", ({ shell, spare })
       expect(read).toMatch(/^hostname 192\.0\.2\.1$/m);
     });
 
+    test("port, key, jump host and host key go after the options, and nothing is shared", async () => {
+      const file = join(cwd, "it's a key");
+      writeFileSync(file, "");
+      const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJNj";
+      const connection = ["--port", "2222", "--identity", file, "--jump", "ops@[::1]:22,web2"];
+      const words = ["deploy-flake", ...host, ...connection, "--host-key", `${key} al@home`, "--ssh-opt", "-p23"];
+      const { stdout } = await mustCall(words, { variables: dryRun });
+      const { stdout: read } = await mustRun("ssh", [
+        "-G",
+        "-F",
+        "none",
+        ...(await wordsOf(lastCommand(stdout))).slice(1, -1),
+      ]);
+      expect(read).toMatch(/^port 23$/m);
+      expect(read).toContain(`identityfile ${file}\n`);
+      expect(read).toContain("proxyjump ops@[::1]:22,web2\n");
+      expect(read).toContain(`knownhostscommand /usr/bin/env echo * ${key}\n`);
+      expect(read).not.toMatch(/^control(path|persist [1-9])/m);
+    });
+
     test("pasted, a secret's command does what the step does", async () => {
       const words = ["name=a", "path=/x", "cmd=false; printf 'a\\tb' && echo \"$(echo c)\" # end"];
       const { stdout } = await mustCall(["deploy-secrets", ...host, "--ssh", "cat", "--", ...words], {

@@ -29,17 +29,95 @@ connect() { # from --to, --ssh, --sudo and what the run overrides
   [ -z "$confirm_host" ] || destination "confirm-host" "$confirm_host"
   case $confirm_host in \[*) confirm_host=${confirm_host#?}; confirm_host=${confirm_host%?} ;; esac
   store=ssh://${user:+$user@}$address
+  case $store in ssh://localhost) store=ssh://Localhost ;; esac   # nix would take it for this machine, whatever the port
   case $address in \[*) address=${address#?}; address=${address%?} ;; esac
   to=${user:+$user@}$address
   [ -z "$LP_REMOTE_COMMAND" ] || { split LP_REMOTE_COMMAND "$LP_REMOTE_COMMAND"; ssh=$quoted; }
   [ -z "$LP_REMOTE_SSH_OPTS" ] || { split LP_REMOTE_SSH_OPTS "$LP_REMOTE_SSH_OPTS"; ssh_opts=$quoted; }
-  # The user's options first: ssh takes the first of each. ServerAlive notices a dead line.
-  ssh_opts="$ssh_opts${ssh_opts:+ }-o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
+  add_ssh_opts
   [ -n "$LP_REMOTE_HOST" ] || return 0
   make_run
   if mkdir "$run/address.of.$host" 2>/dev/null; then for first in "$run"/address.of.*; do
     [ "${first##*/address.of.}" = "$host" ] || refuse "LP_REMOTE_HOST=$LP_REMOTE_HOST is already ${first##*/address.of.} in this run"
   done; fi
+}
+add_ssh_opts() { # the host's other settings. The user's options stand before: ssh takes the first of each. ServerAlive notices a dead line
+  set -- -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3
+  case $host_key in
+    '') ;;
+    strict) set -- -o StrictHostKeyChecking=yes "$@" ;;
+    accept-new) set -- -o StrictHostKeyChecking=accept-new "$@" ;;
+    *) key=${host_key#* }; key="${host_key%% *} ${key%% *}"
+      case $key in *[!A-Za-z0-9@.+/=\ -]*) key='' ;; [a-z]*\ AAAA*) ;; *) key='' ;; esac
+      [ -n "$key" ] || refuse "deployment.ssh.host-key is strict, accept-new or a public key, not $host_key"
+      # A list of this key alone, for whatever name; no file holds it.
+      set -- -o "KnownHostsCommand=/usr/bin/env echo * $key" -o UserKnownHostsFile=/dev/null -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes "$@" ;;
+  esac
+  hops=$jump${jump:+,}
+  while [ -n "$hops" ]; do
+    hop=${hops%%,*} hops=${hops#*,}
+    case $hop in *@*) destination "the jump host's user" "${hop%%@*}" ;; esac
+    hop=${hop#*@}; case $hop in \[*\]:*) hop=${hop%:*} ;; esac
+    destination "the jump host" "$hop"
+  done
+  [ -z "$jump" ] || set -- -o "ProxyJump=$jump" "$@"
+  [ -z "$identity" ] || set -- -i "$identity" -o IdentitiesOnly=yes "$@"
+  [ -z "$port" ] || set -- -p "$port" "$@"
+  quote_all "$@"; ssh_opts="$ssh_opts${ssh_opts:+ }$quoted"
+}
+
+# One login for all that a run does on a host: a master in the background, which ends 15 s after its last use. The socket is
+# named by all that tells where ssh goes, and how. `fresh=1` gives the next call a connection of its own.
+share() { # sets $way to the words for it; fails if the login did, with ssh's words in $log
+  way='' log=/dev/null
+  [ -z "$fresh" ] || { fresh='' way='-S none -o ConnectTimeout=5 '; return 0; }
+  case $multiplex$local${ssh%% *} in 1ssh | 1*/ssh) ;; *) return 0 ;; esac
+  socket=$run/s.$(printf %s "$ssh $ssh_opts $to" | cksum | tr -dc 0-9).$host
+  # A path of plain characters; of the 104 that a socket's may have, ssh takes 17.
+  case $socket in *[!A-Za-z0-9_@/.-]*) return 0 ;; esac
+  [ ${#socket} -le 86 ] || return 0
+  if [ ! -S "$socket" ]; then
+    log_in; case $? in 0) ;; 255) return 1 ;; *) return 0 ;; esac
+  fi
+  way="-S $socket -o ControlMaster=auto " log=$socket.log   # auto: one that died is silently done without
+}
+log_in() { # 255: in vain. 1: there is none to share, or else ssh can say better why
+  in_run || (make_run) 2>/dev/null || return 1
+  case $nl$(eval "$ssh $ssh_opts -G -- \"\$to\"" </dev/null 2>/dev/null) in *"${nl}controlpath "*) return 1 ;; esac   # the user's own
+  : >"$socket.log"
+  # Were it not to listen, for another one does, it runs `:` and ends.
+  eval "$ssh -f -M -S \$socket -o ControlPersist=15 -E \$socket.log $ssh_opts -- \"\$to\" :" </dev/null >/dev/null 2>>"$socket.log" 4>&-
+  got=$? log=$socket.log
+  [ -z "$signal" ] || return 255
+  if [ $got = 0 ] && [ -S "$socket" ]; then
+    [ ! -s "$log" ] || { (hear <"$log" >/dev/null); : >"$log"; }   # a banner, a new host key
+    return 0
+  fi
+  # A proxy's words are dropped by a master.
+  case $got$(cat "$log") in 255 | *"UNKNOWN port"* | *listen* | 0* | 1*) return 1 ;; esac
+  return 255
+}
+leave() { # at the end of a step, unless the host's deployment goes on
+  case $?$step$TASK in 0rebuild*) ;; 0*":$host" | "0$step$host" | 0*:without-secrets) return ;; esac
+  [ ! -S "$socket" ] || ssh -F /dev/null -S "$socket" -O stop x 2>/dev/null || rm -f -- "$socket"   # once nobody uses it
+}
+unreached() { # ssh's words of a login in vain
+  heard=$({ cat "$log"; printf '\n%s exit 255\n' "$mark"; } | hear)
+  told "$heard"
+}
+with_ssh() { # COMMAND…: with just this ssh, and these options, as nix's
+  share || { set_marks; unreached; expect; }
+  NIX_SSHOPTS=$way$ssh_opts own_path=$PATH
+  case "$ssh|$ssh_opts" in *\'*) wrap_ssh ;; "ssh|"*) ;; *) wrap_ssh ;; esac
+  export NIX_SSHOPTS
+  "$@"
+  PATH=$own_path
+}
+wrap_ssh() { # nix takes the `ssh` of PATH, and before 2.26 it splits the options at blanks
+  make_run; bin=$run/nix.$$; mkdir -p "$bin"
+  quote "$PATH"; printf '#!/bin/sh\nPATH=%s\nexec %s "$@"\n' "$quoted" "$ssh $NIX_SSHOPTS" >"$bin/ssh"
+  chmod 700 "$bin/ssh"; [ -x "$bin/ssh" ] || refuse "$runs takes no programs, so that nix cannot use this ssh: $ssh"
+  PATH=$bin:$PATH NIX_SSHOPTS=''
 }
 show_there() { # NAME= or nothing, then a command as it would be typed on the target, with sudo where the host has it
   [ -n "$verbose" ] || return 0
@@ -48,7 +126,7 @@ show_there() { # NAME= or nothing, then a command as it would be typed on the ta
   if [ -z "$local" ]; then
     quote "$line"
     # What is only known later stands in variables of this side, not the target's.
-    line="$ssh $ssh_opts $to $(printf '%s' "$quoted" | sed "s/\$src/'\"\$src\"'/g; s/\$new/'\"\$new\"'/g")"
+    line="$ssh $ssh_opts $to $(printf '%s' "$quoted" | sed "s/\$src/'\"\$src\"'/g; s/\$drv/'\"\$drv\"'/g; s/\$new/'\"\$new\"'/g")"
   fi
   show "${assign:+$assign\$(}${sudo:+${password_command:+$password_command | }}$line${assign:+)}"
 }
@@ -90,9 +168,10 @@ tell_password() { # for sudo: asked once a step, kept in a variable; one that wa
 on_target() {
   tell_password
   [ -n "$mark" ] || set_marks
+  share || { unreached; return 0; }
   program=$1; shift
   quote_all "$@"
-  text="$(target_common; case $program in secrets) target_pending ;; rebuild) target_pending; target_guard ;; esac; "target_$program")
+  text="$(target_common; case $program in secrets) target_pending ;; rebuild) target_pending; target_guard ;; build) target_rebuild ;; esac; "target_$program")
 set -- $quoted
 : D$gate"
   # Words that sh, fish, zsh and csh read alike. A text that was cut is not run.
@@ -102,10 +181,11 @@ set -- $quoted
   [ -z "$password" ] || there="sh -c 'ulimit -c 0; unset p; IFS= read -r p; l=\"\$1\"; shift; printf \"%s\n\" \"\$p\" | \"\$@\" sh -c : || exit 77; { printf \"%s\n\" \"\$p\"; cat; } | \"\$@\" sh -c \"\$l\"' sh '$loader' $sudo --"
   heard=$(
     { { [ -z "$password" ] || printf '%s\n' "$password"; printf '%s\n' "B$gate" "$mark"; printf %s "$text"; payload; } 2>/dev/null |
-        if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh ${fresh:+-o ControlMaster=no -o ControlPath=none -o ConnectTimeout=5} $ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1
+        if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh $way$ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1
       printf '\n%s exit %s\n' "$mark" $?; } | hear
   )
   told "$heard"
+  case $status$why$way in '255-S /'*) why=$(sed -n '$p' "$log" | tr -d '\000-\037\177'); why=${why:-the shared connection ended} ;; esac
   [ "$status" != 77 ] || [ -n "$outcome" ] || { ! in_run || : >"$refused"; fail failed "sudo did not take the password; nothing was sent${why:+: $why}"; }
 }
 payload() { :; }
@@ -122,13 +202,13 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
     case $line in *[[:cntrl:]]*) line=$(printf %s "$line" | tr -d '\000-\010\013-\037\177') ;; esac   # a terminal obeys some
     case $line in
       "$mark at "*) at=${line#"$mark at "} ;;
-      "$mark built") : >"$go" ;;
+      "$mark ready") : >"$go" ;;
       "$mark exit "*) status=${line#"$mark exit "} ;;
       "$mark "*) line=${line#"$mark "}; outcome=${line%% *} why=${line#"$outcome"}; why=${why# } ;;
       '') blank=1 ;;
       *) [ -z "$blank" ] || { printf '\n' >&4; blank=''; }
         # Of one try among many, only the host's own words.
-        [ "$fresh$outcome" = 1 ] || printf '%s\n' "$line" >&4
+        [ "$quiet$outcome" = 1 ] || printf '%s\n' "$line" >&4
         case $line in *'nix log /nix/store/'* | *'For full logs, run'*) ;; *) last=${line#"${line%%[! ]*}"} ;; esac ;;
     esac
   done
@@ -139,6 +219,7 @@ expect() { # ends the step unless the target said one of $@
   case $outcome in
     failed | rolled-back | unknown) fail "$outcome" "$why" ;;
     here) fail failed "the connection ended early${why:+: $why}" ;;
-    *) [ "$status" != 255 ] || fail unreachable "${why:-ssh said nothing}"; fail failed "$why (exit $status)" ;;
+    *) case $why$host_key in "Host key verification failed."*\ *) why="the host's key is not that of deployment.ssh.host-key" ;; esac
+      [ "$status" != 255 ] || fail unreachable "${why:-ssh said nothing}"; fail failed "$why (exit $status)" ;;
   esac
 }

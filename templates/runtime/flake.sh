@@ -40,10 +40,13 @@ realise() {
 run_nix() { # one nix command, as quoted words, and what stands before it; ends the step if it fails, with its last words
   show "${2-}$nix_words $1"
   [ -z "$dry" ] || return 0
+  ask_nix "$1" || fail failed "${why:-nix ${1%% *} failed}"
+}
+ask_nix() { # the same, without that: the last line of its output is in $outcome and $why, or else its last words in $why; $2 shows its words
   set_marks
-  heard=$({ eval "nix $1" 2>&1 </dev/null; printf '\n%s exit %s\n' "$mark" $?; } | hear)
+  heard=$({ { { eval "nix $1" 2>&1 >&5 </dev/null; printf 'exit %s\n' $? >&5; } | eval "${2:-cat}" >&6; } 5>&1 | sed "s/^/$mark /"; } 6>&1 | hear)
   told "$heard"
-  [ "$status" = 0 ] || fail failed "${why:-nix ${1%% *} failed}"
+  [ "$status" = 0 ]
 }
 
 copied() { # sets $paths to what a target needs: the source, and with `archive` its inputs
@@ -86,30 +89,15 @@ verb_deploy_flake() {
 copy_words() { # nix copy of $1; $2: what serves the store there, if not the login itself
   case ${2-} in *[\&#%?]*) refuse "sudo's words may not hold & # % or ?: nix would read them as parts of the store's address" ;; esac
   quote "$ssh_opts"; sshopts=$quoted
-  quote "$store${2:+?remote-program=$2}"
-  words="copy --substitute-on-destination --to $quoted $1"
+  case $1 in
+    --derivation*) quote "ssh-ng${store#ssh}"; words=copy ;;   # thousands that nobody substitutes: ssh:// would take a minute
+    *) quote "$store${2:+?remote-program=$2}"; words='copy --substitute-on-destination' ;;
+  esac
+  words="$words --to $quoted $1"
 }
 show_copy() { copy_words "$1" "${2-}"; show "NIX_SSHOPTS=$sshopts $nix_words $words"; }
 copy_to_target() { # PATHS [REMOTE-PROGRAM]
   [ -z "$local" ] || return 0
   copy_words "$(printf '%s' "$1" | tr '\n' ' ')" "${2-}"
-  NIX_SSHOPTS=$ssh_opts; export NIX_SSHOPTS
-  run_nix "$words" "NIX_SSHOPTS=$sshopts "
-}
-import_to_target() { # SYSTEM: what the store there lacks of it, where sudo takes a password from a pipe, so that nix cannot call it
-  show_there '' "nix-store --import"   # of what nix-store --export prints
-  [ -z "$dry" ] || return 0
-  closure=$(nix-store --query --requisites "$1") || fail failed "nix-store --query --requisites $1"
-  # shellcheck disable=SC2086 # store paths
-  on_target import '' $closure
-  expect missing
-  [ -n "$why" ] || return 0
-  # Of this system, whatever else it asks for.
-  missing=$(printf '%s\n' "$closure" '' "$why" | tr ' ' '\n' | awk '!asked { if (/./) ours[$0]; else asked = 1; next } $0 in ours')
-  # shellcheck disable=SC2317,SC2086 # on_target calls it
-  payload() { nix-store --export $missing; }
-  on_target import import
-  expect imported
-  # shellcheck disable=SC2317
-  payload() { :; }
+  with_ssh run_nix "$words" "NIX_SSHOPTS=$sshopts "
 }

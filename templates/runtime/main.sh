@@ -7,7 +7,7 @@ umask 077; ulimit -S -c 0
 locale=${LC_ALL-}; LC_ALL=C
 exec 4>&1
 unset name path cmd secrets source user dir password value values   # whatever is exported under these names is no business of children
-host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark='' fresh='' address=''
+host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark='' fresh='' quiet='' address='' build_on='' port='' identity='' jump='' host_key='' multiplex=1 socket=''
 guard=1 confirm=60 limit=600 confirm_host='' keep_failed='' ignore='*-wait-online.service' specialisation='' back=''
 flake=. config_dir=/var/src/lollypops method=auto attribute=nixosConfigurations
 read_settings "${LOLLYPOPS_SET_@HASH@%"$nl"}"
@@ -20,6 +20,11 @@ while [ $# -gt 0 ]; do
     --step) step=$2; shift ;;
     --ssh) split deployment.ssh.command "$2"; ssh=$quoted; shift ;;
     --ssh-opt) quote "$2"; ssh_opts="$ssh_opts${ssh_opts:+ }$quoted"; shift ;;
+    --port) port=$2; shift ;;
+    --identity) identity=$2; shift ;;
+    --jump) jump=$2; shift ;;
+    --host-key) host_key=$2; shift ;;
+    --no-multiplex) multiplex='' ;;
     --sudo) split deployment.sudo.command "$2"; sudo=$quoted; shift ;;
     --sudo-opt) quote "$2"; sudo_opts="$sudo_opts${sudo_opts:+ }$quoted"; shift ;;
     --password-command) password_command=$2; shift ;;
@@ -32,6 +37,7 @@ while [ $# -gt 0 ]; do
     --config-dir) config_dir=$2; shift ;;
     --method) method=$2; shift ;;
     --local-evaluation) local_evaluation=1 ;;
+    --build-on) build_on=$2; shift ;;   # local, or a build host; otherwise on the target
     --needs) needs="$needs $2"; shift ;;   # a store path, and =DRV^OUTPUT that makes it
     --no-guard) guard='' ;;
     --confirm-timeout) confirm=$2; shift ;;
@@ -55,24 +61,28 @@ find_run
 trap 'on_signal INT' INT; trap 'on_signal TERM' TERM; trap 'on_signal HUP' HUP
 
 case $verb in
-  begin | end | selected | source) "verb_$verb" "$@" ;;
+  begin | end | selected | source | prebuild) "verb_$verb" "$@" ;;
   'done') verb_done ;;
   ready) step=ready; unless_stopped; [ -z "$to" ] || connect; realise ;;   # for a task that is the user's own
   start) unless_stopped; verb_start ;;
   broken) step=evaluation; unless_stopped; fail failed "$@" ;;
   check-vars | deploy-flake | deploy-secrets | rebuild)
     step=$verb
-    case $TASK in *:check-secrets) step=check-secrets ;; esac   # the same call
+    for same in deploy-secrets:check-secrets rebuild:build rebuild:diff; do   # calls that tell by the task's name what they are
+      case $verb:$TASK in "${same%:*}:$host:${same#*:}" | "${same%:*}":*":$host:${same#*:}") step=${same#*:} ;; esac
+    done
     unless_stopped
     called_by_name
     mark failed 'killed'
     connect
+    trap leave EXIT
     realise
-    case $verb in
+    case $step in
       check-vars) verb_check_vars ;;
       deploy-flake) verb_deploy_flake ;;
-      deploy-secrets) verb_secrets "$@" ;;
+      deploy-secrets | check-secrets) verb_secrets "$@" ;;
       rebuild) verb_rebuild "$@" ;;
+      build | diff) "verb_$step" ;;
     esac ;;
   *) refuse "there is no verb $verb" ;;
 esac

@@ -3,17 +3,13 @@
 # it is confirmed from here over a new connection.
 # shellcheck disable=SC2015,SC2034,SC2086,SC2154,SC2317
 
-toplevel() { # of this host in flake $1, as one word
-  quote "$1#$attribute.\"$host\".config.system.build.toplevel"
-}
 verb_check_vars() { say "$step: ok"; done_step; }
 verb_rebuild() { # WORD…: the health checks
   source='' query='' new=''
   if [ -n "$back" ]; then :; elif [ -n "$local_evaluation" ]; then build_here; else
     find_source
     query=${dir:+?dir=$dir}
-    quote "$config_dir/flake"; link=$quoted
-    show_there new= "$nix_words build --no-link --print-out-paths ${nix_opts:+$nix_opts }\"path:\$(readlink -f $link)$query#$attribute.\\\"$host\\\".config.system.build.toplevel\""
+    show_evaluation
   fi
   show_activation
   [ -z "$dry" ] || { changed 'shown, not run'; done_step; }
@@ -122,9 +118,9 @@ reach() { # asks for the confirmation where the new system is to be, else at bot
   if [ -n "$confirm_host" ] && { [ "$outcome" = activated ] && [ $next = confirm ] || [ $((left % 2)) = 0 ]; }; then to=${user:+$user@}$confirm_host
   elif [ -n "$confirm_host" ] && [ $next = confirm ]; then verb_there=follow; fi
   seen=${at:-${seen:-0}}
-  fresh=1
+  fresh=1 quiet=1
   on_target rebuild $verb_there "$id" "$seen" "$reason"
-  fresh=''
+  quiet=''
 }
 interrupted() { # the guard there takes it back, and says so; without one it goes on. A second signal ends this at once
   [ -n "$confirm" ] || { outcome=failed why="the activation goes on there by itself"; return 1; }

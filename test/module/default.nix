@@ -43,6 +43,16 @@ in
         config-dir = "/var/src/lollypops";
         group = null;
         groups = [ ];
+        build-on = "target";
+        specialisation = null;
+        guard = {
+          enable = true;
+          confirm-timeout = 60;
+          activation-timeout = 600;
+          on-failed-units = "rollback";
+          ignore-units = [ "*-wait-online.service" ];
+        };
+        health-checks = { };
         sudo = {
           enable = false;
           command = "sudo";
@@ -54,6 +64,12 @@ in
           opts = [ ];
           host = "web1";
           user = null;
+          port = null;
+          identity-file = null;
+          jump-host = null;
+          host-key = null;
+          confirm-host = null;
+          multiplex = true;
         };
       };
       secrets = {
@@ -79,6 +95,118 @@ in
       schema = 1;
       problems = [ ];
     };
+  };
+
+  testHealthCheckDefaults = {
+    expr =
+      (manifest [ { lollypops.deployment.health-checks.web.command = "true"; } ])
+      .deployment.health-checks;
+    expected.web = {
+      command = "true";
+      on = "target";
+      timeout = 10;
+      retries = 3;
+    };
+  };
+
+  testBuildsWhereItEvaluates = {
+    expr = (manifest [ { lollypops.deployment.local-evaluation = true; } ]).deployment.build-on;
+    expected = "local";
+  };
+
+  testBuildsElsewhereOnlyWhatIsEvaluatedHere = {
+    expr = map (deployment: problems [ { lollypops = { inherit deployment; }; } ]) [
+      { build-on = "local"; }
+      {
+        build-on = "target";
+        local-evaluation = true;
+      }
+      {
+        build-on = "build.example.org";
+        local-evaluation = true;
+      }
+    ];
+    expected = [
+      [ "lollypops.deployment.build-on = \"local\" needs local-evaluation." ]
+      [ ]
+      [ ]
+    ];
+  };
+
+  # Within a specialisation there is none.
+  testUnknownSpecialisation = {
+    expr =
+      map
+        (
+          names:
+          problems [
+            {
+              options.specialisation = lib.mkOption { type = lib.types.raw; };
+              config.specialisation = lib.genAttrs names (_: throw "the specialisation was evaluated");
+              config.lollypops.deployment.specialisation = "hardened";
+            }
+          ]
+        )
+        [
+          [ "hardened" ]
+          [ ]
+          [
+            "gaming"
+            "hard"
+          ]
+        ];
+    expected = [
+      [ ]
+      [ ]
+      [
+        (
+          "lollypops.deployment.specialisation names \"hardened\", which the system does not have"
+          + " (it has gaming, hard)."
+        )
+      ]
+    ];
+  };
+
+  # What commands name in the store comes with the system, if that is where they run.
+  testHealthChecksAreInTheSystem = {
+    expr =
+      let
+        tool = builtins.toFile "tool" "";
+        dependencies =
+          health-checks:
+          (stubs.system [ { lollypops.deployment = { inherit health-checks; }; } ])
+          .config.system.extraDependencies;
+      in
+      map
+        (
+          checks:
+          map (text: text // { text = lib.replaceStrings [ tool ] [ "TOOL" ] text.text; }) (
+            dependencies checks
+          )
+        )
+        [
+          { a.command = "true"; }
+          {
+            a.command = "${tool} a";
+            a.on = "control";
+          }
+          {
+            a.command = "${tool} a";
+            b.command = "b";
+            c.command = "${tool} c";
+            c.on = "control";
+          }
+        ];
+    expected = [
+      [ ]
+      [ ]
+      [
+        {
+          name = "lollypops-health-checks";
+          text = "TOOL a\nb\n";
+        }
+      ]
+    ];
   };
 
   testSecretDefaults = {
@@ -164,6 +292,9 @@ in
               lollypops.deployment.sudo.enable = true;
               lollypops.deployment.ssh.user = "ops";
               lollypops.deployment.ssh.opts = [ "-i/keys/$USER \${X}$(id)" ];
+              lollypops.deployment.ssh.port = 2222;
+              lollypops.deployment.ssh.identity-file = "~/.ssh/$USER key";
+              lollypops.deployment.ssh.jump-host = "ops@[2001:db8::1]";
             }
           ];
         };
@@ -174,8 +305,8 @@ in
         ssh.run.text
       ];
     expected = [
-      "exec ssh -i/keys/\"$USER\"' '\"\${X}\"'$(id)' ops@web1 \"$@\"\n"
-      "exec ssh -i/keys/\"$USER\"' '\"\${X}\"'$(id)' ops@web1 sudo \"$@\"\n"
+      "exec ssh -i/keys/\"$USER\"' '\"\${X}\"'$(id)' -p 2222 -i '~/.ssh/'\"$USER\"' key' -o IdentitiesOnly=yes -o 'ProxyJump=ops@[2001:db8::1]' ops@web1 \"$@\"\n"
+      "exec ssh -i/keys/\"$USER\"' '\"\${X}\"'$(id)' -p 2222 -i '~/.ssh/'\"$USER\"' key' -o IdentitiesOnly=yes -o 'ProxyJump=ops@[2001:db8::1]' ops@web1 sudo \"$@\"\n"
     ];
   };
 
@@ -242,25 +373,32 @@ in
       {
         lollypops.tasks = [
           "deploy-flake"
-          "reboot"
+          "upgrade"
           "notify"
-          "reboot"
+          "upgrade"
         ];
         lollypops.extraTasks.notify.cmds = [ "true" ];
       }
     ];
     expected = [
       (
-        "lollypops.tasks names \"reboot\", which is neither a built-in task"
+        "lollypops.tasks names \"upgrade\", which is neither a built-in task"
         + " (check-vars, deploy-flake, deploy-secrets, rebuild) nor one of lollypops.extraTasks."
       )
-      "lollypops.tasks names \"reboot\" twice."
+      "lollypops.tasks names \"upgrade\" twice."
     ];
   };
 
-  testCheckSecretsDeploysNothing = {
+  testStepsThatAreNoPartOfADeployment = {
     expr = map problems [
-      [ { lollypops.tasks = [ "check-secrets" ]; } ]
+      [
+        {
+          lollypops.tasks = [
+            "check-secrets"
+            "reboot"
+          ];
+        }
+      ]
       [
         {
           lollypops.tasks = [ "check-secrets" ];
@@ -269,7 +407,10 @@ in
       ]
     ];
     expected = [
-      [ "lollypops.tasks names \"check-secrets\", which deploys nothing; run it by itself." ]
+      [
+        "lollypops.tasks names \"check-secrets\", which is no part of a deployment; run it by itself."
+        "lollypops.tasks names \"reboot\", which is no part of a deployment; run it by itself."
+      ]
       [ ]
     ];
   };
@@ -471,7 +612,7 @@ in
       configDir.deployment.config-dir = "var/src";
       mode.secrets.files.a.mode = "u=r";
       unit.secrets.files.a.restart-units = [ "nginx" ];
-      units.secrets.files.a.reload-units = "nginx.service";
+      reload.secrets.files.a.reload-units = "nginx.service";
       blank.secrets.files.a.reload-units = [ "a b.service" ];
       comma.secrets.files.a.reload-units = [ "a.service,b.service" ];
       when.secrets.files.a.when = "later";
@@ -481,6 +622,21 @@ in
       inStore.secrets.files.a.path = "${builtins.storeDir}/x";
       function.extraTasks.a.cmds = [ (x: x) ];
       task.tasks = "rebuild";
+      port.deployment.ssh.port = 0;
+      portText.deployment.ssh.port = "22";
+      identity.deployment.ssh.identity-file = ./default.nix;
+      confirm.deployment.guard.confirm-timeout = 0;
+      units.deployment.guard.on-failed-units = "ignore";
+      ignore.deployment.guard.ignore-units = "a.service";
+      retries.deployment.health-checks.a = {
+        command = "true";
+        retries = -1;
+      };
+      check.deployment.health-checks.a.on = "target";
+      where.deployment.health-checks.a = {
+        command = "true";
+        on = "host";
+      };
       manifest.manifest = { };
     };
     expected = { };

@@ -10,6 +10,21 @@
       "eu"
       "canary"
     ];
+    build-on = "builder@build.example.org";
+    specialisation = "hardened";
+    guard = {
+      enable = false;
+      confirm-timeout = 90;
+      activation-timeout = 1200;
+      on-failed-units = "keep";
+      ignore-units = [ "docker-*.scope" ];
+    };
+    health-checks.web = {
+      command = "curl -fsS https://$REMOTE_HOST/";
+      on = "control";
+      timeout = 5;
+      retries = 0;
+    };
     sudo = {
       enable = true;
       command = "/run/wrappers/bin/sudo";
@@ -21,6 +36,12 @@
       opts = [ "-oPort=2222" ];
       host = "192.0.2.1";
       user = "ops";
+      port = 2222;
+      identity-file = "~/.ssh/fleet";
+      jump-host = "ops@bastion.example.org";
+      host-key = "strict";
+      confirm-host = "192.0.2.7";
+      multiplex = false;
     };
   };
   secrets = {

@@ -8,6 +8,7 @@ rec {
       type = "derivation";
       outPath = "/nix/store/00000000000000000000000000000000-${name}";
     };
+    writeText = name: text: { inherit name text; };
     coreutils = "/nix/store/00000000000000000000000000000000-coreutils";
     getent = "/nix/store/00000000000000000000000000000000-getent";
     gitMinimal = "/nix/store/00000000000000000000000000000000-git";
@@ -21,7 +22,7 @@ rec {
     config.home-manager = lib.mkDefault { };
   };
 
-  # What of NixOS the owners of secrets go by.
+  # What of NixOS the owners of secrets go by, and what keeps packages in a system.
   system =
     modules:
     let
@@ -39,6 +40,10 @@ rec {
         base
         {
           options.system.activationScripts = any;
+          options.system.extraDependencies = lib.mkOption {
+            type = lib.types.listOf lib.types.raw;
+            default = [ ];
+          };
           options.systemd.services = any;
           options.systemd.sysusers = { inherit enable; };
           options.services.userborn = { inherit enable; };

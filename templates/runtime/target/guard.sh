@@ -23,6 +23,7 @@ stc() { # SYSTEM ACTION; sets $got. At the limit its whole process group ends; 1
 activate() {
   old=$(running) before=$(generation) had=$(cd ${profile%/*} && echo system-*-link)
   PATH=$old/sw/bin:$PATH   # whatever the new system lacks
+  ignore=$(printf %s "$ignore" | sed 's/\\/&&/g')   # unit names have backslashes, which a pattern takes for quotes
   printf "old='%s' before='%s' had='%s'\n" "$old" "$before" "$had" >"$d/was" || bad "no room in /run"
   case $action in
     switch) try; keep; finish deployed "switched to $new$kept" ;;

@@ -42,7 +42,7 @@ unchanged() { # a `test` is asked for to see it happen; one that began, but neve
   esac
 }
 wanted() { # a build may outlive the connection; only somebody who is there is told of the activation
-  answer built
+  answer ready
   timeout 20 grep -qxm1 go || exit 1
 }
 start() { # the unit, which runs this very program; systemd runs it again when it has ended
