@@ -112,12 +112,17 @@ const secretsOf = ({ hosts }: Fleet, name: string) => Object.values(hosts[name]?
 
 /** The step as go-task calls it. */
 export function deploy(fleet: Fleet, chosen: readonly string[]): Command {
-  const { tasks, env } = parse(readFileSync(join(fleet.ours, "Taskfile.yml"), "utf8"));
-  const filledIn = Object.entries<string>(env).map(([name, text]) => {
+  const text = readFileSync(join(fleet.ours, "Taskfile.yml"), "utf8");
+  const { tasks, env } = parse(text, { maxAliasCount: -1 }); // all tasks share their settings
+  const [first, ...calls] = chosen.map((name) => tasks[`${name}:deploy-secrets`]);
+  const filledIn = Object.entries<string>({ ...env, ...first.env }).map(([name, text]) => {
     return [name, text.replace(/\{\{\.(\w+)\}\}/g, (_, variable) => (variable === "TASK" ? "deploy-secrets" : ""))];
   });
-  const calls = chosen.map((name) => `exec ${tasks[`${name}:deploy-secrets`].cmd}`);
-  return { ...sideBySide(fleet.ours, calls), env: Object.fromEntries(filledIn), before: () => renew(fleet, chosen) };
+  const command = sideBySide(
+    fleet.ours,
+    [first, ...calls].map(({ cmd }) => `exec ${cmd}`),
+  );
+  return { ...command, env: Object.fromEntries(filledIn), before: () => renew(fleet, chosen) };
 }
 
 function task(fleet: Fleet, cwd: string): Command {
