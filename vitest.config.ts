@@ -6,8 +6,9 @@ import { defineConfig } from "vitest/config";
 const tools = ["bin", "nix"].map((name) => join(import.meta.dirname, ".cache", name)).filter((dir) => existsSync(dir));
 process.env["PATH"] = [...tools, process.env["PATH"]].join(delimiter);
 
-// test/setup.sh picks a free set of hosts; vitest by itself takes the last one.
-process.env["TESTHOSTS_SET"] ??= "9";
+// A set of hosts for each worker. test/setup.sh picks a free first one; vitest by itself takes the last.
+const first = process.env["TESTHOSTS_SET"] ?? "5";
+process.env["TESTHOSTS_SETS"] = [first, (Number(first) + 5) % 10].join(",");
 
 const hasHosts = process.env["LOLLYPOPS_NO_HOSTS"] !== "1";
 if (!hasHosts && process.env["CI"])
@@ -16,12 +17,13 @@ if (!hasHosts) console.warn("Without test hosts (they need root on Linux): test/
 
 const fast = { name: "fast", include: ["test/**/*.test.ts"], exclude: ["test/**/*.e2e.test.ts"], testTimeout: 60_000 };
 
-// One file at a time, as all share the hosts; nothing here is about time, so the limits only end what hangs.
+// One file at a time on each set of hosts; nothing here is about time, so the limits only end what hangs.
 const onHosts = {
   name: "hosts",
   include: ["test/**/*.e2e.test.ts"],
   globalSetup: ["test/boot-hosts.ts"],
-  fileParallelism: false,
+  setupFiles: ["test/worker-hosts.ts"],
+  maxWorkers: 2,
   sequence: { groupOrder: 1 },
   testTimeout: 300_000,
   hookTimeout: 300_000,

@@ -10,7 +10,7 @@ export type Shell = (typeof shells)[number];
 
 /** Every program that the control side may use beyond ssh, nix and task; `sh` comes on top. */
 const utilities = [
-  ..."awk base64 cat chmod cksum grep id mkdir od printf rm sed sleep sort tr".split(" "),
+  ..."awk base64 cat chmod cksum date dd grep id mkdir od printf rm sed sleep sort tr uname".split(" "),
   "ps", // where there is no /proc
 ] as const;
 
@@ -42,10 +42,11 @@ function linked(links: Readonly<Record<string, string>>): string {
   return dir;
 }
 
-/** `variables` are those of the run (`task x NAME=value`), `path` goes before PATH, or `only` is all of it. */
+/** `variables` are those of the run (`task x NAME=value`), `path` goes before PATH, or `only` is all of it; `text` is another runtime. */
 export type CallOptions = {
   path?: string;
   only?: string;
+  text?: string;
   variables?: Readonly<Record<string, string>>;
   cwd?: string;
   env?: Record<string, string | undefined>;
@@ -60,6 +61,6 @@ export async function call(words: readonly string[], options: CallOptions): Prom
   return run("sh", ["-c", `eval\${IFS}"\${LOLLYPOPS_SH_${hash}-false}"`, "lollypops", ...words], {
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     ...(options.input === undefined ? {} : { input: options.input }),
-    env: { ...options.env, PATH: path, [`LOLLYPOPS_SH_${hash}`]: text, [`LOLLYPOPS_SET_${hash}`]: set },
+    env: { ...options.env, PATH: path, [`LOLLYPOPS_SH_${hash}`]: options.text ?? text, [`LOLLYPOPS_SET_${hash}`]: set },
   });
 }

@@ -59,7 +59,7 @@ set_printable() { # $printable, to $1 without control characters
 }
 
 # ---- the variables of a run: they come as one text, since `task x NAME=value` reaches no command's environment
-settings='LP_REMOTE_HOST LP_REMOTE_USER LP_REMOTE_COMMAND LP_REMOTE_SSH_OPTS LP_REMOTE_SUDO_COMMAND LP_REMOTE_SUDO_OPTS REBUILD_ACTION SECRET LOLLYPOPS_SECRETS_IN_TURN LOLLYPOPS_GUARD LOLLYPOPS_DRY_RUN LOLLYPOPS_NOM LOLLYPOPS_FLAKE TASK CLI_VERBOSE USER_WORKING_DIR TASKFILE_DIR'
+settings='LP_REMOTE_HOST LP_REMOTE_USER LP_REMOTE_COMMAND LP_REMOTE_SSH_OPTS LP_REMOTE_SUDO_COMMAND LP_REMOTE_SUDO_OPTS REBUILD_ACTION SECRET LOLLYPOPS_SECRETS_IN_TURN LOLLYPOPS_GUARD LOLLYPOPS_DRY_RUN LOLLYPOPS_NOM LOLLYPOPS_FLAKE LOLLYPOPS_ANY_HOST LOLLYPOPS_RESULTS TASK CLI_VERBOSE USER_WORKING_DIR TASKFILE TASKFILE_DIR'
 read_settings() { # lines NAME=value, just these and in this order
   { for setting in $settings; do
       IFS= read -r line; [ "${line%%=*}" = "$setting" ] || refuse "a variable of this run holds a line break: $line"
@@ -68,12 +68,13 @@ read_settings() { # lines NAME=value, just these and in this order
     ! IFS= read -r line || refuse "a variable of this run holds a line break: $line"; } <<EOF
 $1
 EOF
-  for switch in LOLLYPOPS_DRY_RUN LOLLYPOPS_SECRETS_IN_TURN LOLLYPOPS_NOM; do
+  for switch in LOLLYPOPS_DRY_RUN LOLLYPOPS_SECRETS_IN_TURN LOLLYPOPS_ANY_HOST LOLLYPOPS_NOM; do
     eval "case \$$switch in 0) $switch='' ;; '' | 1) ;; *) refuse \"$switch is 1 or 0, not \$$switch\" ;; esac"
   done
   case $LOLLYPOPS_GUARD in 1) LOLLYPOPS_GUARD='' ;; '' | 0) ;; *) refuse "LOLLYPOPS_GUARD is 1 or 0, not $LOLLYPOPS_GUARD" ;; esac
   dry=$LOLLYPOPS_DRY_RUN verbose=$LOLLYPOPS_DRY_RUN
   [ "$CLI_VERBOSE" != true ] || verbose=1
+  [ -z "$LOLLYPOPS_RESULTS" ] || began=$(date +%s)
   case ${REBUILD_ACTION:=switch} in
     switch | boot | test | dry-activate | build) ;;
     *) refuse "REBUILD_ACTION is switch, boot, test, dry-activate or build, not $REBUILD_ACTION" ;;

@@ -72,6 +72,7 @@ share() { # sets $way to the words for it; fails if the login did, with ssh's wo
   way='' log=/dev/null
   [ -z "$fresh" ] || { fresh='' way='-S none -o ConnectTimeout=5 '; return 0; }
   case $multiplex$local${ssh%% *} in 1ssh | 1*/ssh) ;; *) return 0 ;; esac
+  [ "$step" != deploy-secrets ] || whole || return 0   # needs just one
   socket=$run/s.$(printf %s "$ssh $ssh_opts $to" | cksum | tr -dc 0-9).$host
   # A path of plain characters; of the 104 that a socket's may have, ssh takes 17.
   case $socket in *[!A-Za-z0-9_@/.-]*) return 0 ;; esac
@@ -97,8 +98,9 @@ log_in() { # 255: in vain. 1: there is none to share, or else ssh can say better
   case $got$(cat "$log") in 255 | *"UNKNOWN port"* | *listen* | 0* | 1*) return 1 ;; esac
   return 255
 }
+whole() { case $TASK in "$host" | *":$host" | *:without-secrets) ;; *) return 1 ;; esac; }   # not a step by itself
 leave() { # at the end of a step, unless the host's deployment goes on
-  case $?$step$TASK in 0rebuild*) ;; 0*":$host" | "0$step$host" | 0*:without-secrets) return ;; esac
+  case $?$step in 0rebuild) ;; 0*) ! whole || return 0 ;; esac
   [ ! -S "$socket" ] || ssh -F /dev/null -S "$socket" -O stop x 2>/dev/null || rm -f -- "$socket"   # once nobody uses it
 }
 unreached() { # ssh's words of a login in vain
@@ -176,9 +178,7 @@ set -- $quoted
 : D$gate"
   # Words that sh, fish, zsh and csh read alike. A text that was cut is not run.
   loader="while IFS= read -r l; do [ \"\$l\" = B$gate ] && break; done; IFS= read -r mark; text=\$(head -c ${#text}); case \$text in *D$gate) eval \"\$text\"; main \"\$@\";; esac"
-  there="${sudo:+$sudo -- }sh -c '$loader'"
-  # sudo gets one try, which shows whether it takes the password; one that does not ask leaves it to the loader, which drops it.
-  [ -z "$password" ] || there="sh -c 'ulimit -c 0; unset p; IFS= read -r p; l=\"\$1\"; shift; printf \"%s\n\" \"\$p\" | \"\$@\" sh -c : || exit 77; { printf \"%s\n\" \"\$p\"; cat; } | \"\$@\" sh -c \"\$l\"' sh '$loader' $sudo --"
+  set_there
   heard=$(
     { { [ -z "$password" ] || printf '%s\n' "$password"; printf '%s\n' "B$gate" "$mark"; printf %s "$text"; payload; } 2>/dev/null |
         if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh $way$ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1
@@ -189,6 +189,11 @@ set -- $quoted
   [ "$status" != 77 ] || [ -n "$outcome" ] || { ! in_run || : >"$refused"; fail failed "sudo did not take the password; nothing was sent${why:+: $why}"; }
 }
 payload() { :; }
+set_there() { # to what starts $loader on the target
+  there="${sudo:+$sudo -- }sh -c '$loader'"
+  # sudo gets one try, which shows whether it takes the password; one that does not ask leaves it to the loader, which drops it.
+  [ -z "$password" ] || there="sh -c 'ulimit -c 0; unset p; IFS= read -r p; l=\"\$1\"; shift; printf \"%s\n\" \"\$p\" | \"\$@\" sh -c : || exit 77; { printf \"%s\n\" \"\$p\"; cat; } | \"\$@\" sh -c \"\$l\"' sh '$loader' $sudo --"
+}
 told() { # the four lines that `hear` ends with
   mark=''
   { read -r at; read -r status; read -r outcome; IFS= read -r why; } <<EOF

@@ -89,10 +89,10 @@ verb_deploy_flake() {
   # shellcheck disable=SC2086 # store paths
   set -- "$config_dir" "$source" $paths
   show_there '' "nix-store --realise $source --add-root $link --indirect"
-  on_target link "$@"
+  on_its_machine link "$@"
   if [ "$outcome" = missing ]; then
     copy_to_target "$paths"
-    on_target link "$@"
+    on_its_machine link "$@"
     [ "$outcome" != missing ] || fail failed "the copy did not bring all that is needed"
   fi
   expect linked unchanged

@@ -66,11 +66,12 @@ case $verb in
   ready) step=ready; unless_stopped; [ -z "$to" ] || connect; realise ;;   # for a task that is the user's own
   start) unless_stopped; verb_start ;;
   broken) step=evaluation; unless_stopped; fail failed "$@" ;;
-  check-vars | deploy-flake | deploy-secrets | rebuild)
-    step=$verb
-    for same in deploy-secrets:check-secrets rebuild:build rebuild:diff; do   # calls that tell by the task's name what they are
-      case $verb:$TASK in "${same%:*}:$host:${same#*:}" | "${same%:*}":*":$host:${same#*:}") step=${same#*:} ;; esac
-    done
+  check-vars | deploy-flake | deploy-secrets | rebuild | gc | exec)
+    step=$verb asked=''
+    case $TASK in "$host:"* | *":$host:"*) asked=${TASK##*:} ;; esac
+    case $verb/$asked in   # calls that tell by the task's name what they are
+      deploy-secrets/check-secrets | rebuild/build | rebuild/diff | rebuild/status | rebuild/rollback | rebuild/reboot | rebuild/ssh) step=$asked ;;
+    esac
     unless_stopped
     called_by_name
     mark failed 'killed'
@@ -81,8 +82,7 @@ case $verb in
       check-vars) verb_check_vars ;;
       deploy-flake) verb_deploy_flake ;;
       deploy-secrets | check-secrets) verb_secrets "$@" ;;
-      rebuild) verb_rebuild "$@" ;;
-      build | diff) "verb_$step" ;;
+      *) "verb_$step" "$@" ;;
     esac ;;
   *) refuse "there is no verb $verb" ;;
 esac

@@ -23,7 +23,7 @@ verb_rebuild() { # WORD…: the health checks
   quote_all "$config_dir/flake" "$source" "$query" "$attribute.\"$host\""
   make_run; go=$run/go.$host
   payload() { stand_by; }
-  eval "on_target rebuild $words -- $quoted $nix_opts"
+  eval "on_its_machine rebuild $words -- $quoted $nix_opts"
   payload() { :; }
   rm -f -- "$go"
   case $outcome in starting | started | activated) see_through "$@" ;; esac

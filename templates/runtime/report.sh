@@ -15,7 +15,7 @@ verb_begin() { # HOST…
   [ $# = 1 ] || [ -z "$LP_REMOTE_HOST" ] || refuse "LP_REMOTE_HOST=$LP_REMOTE_HOST would send $# hosts to one machine; deploy one host with it"
   source=''
   # One source for the whole run, whatever is edited meanwhile.
-  case $step in '' | deploy-flake | rebuild | build | diff) [ -n "$dry" ] || prefetch || exit 1 ;; esac
+  case $step in '' | deploy-flake | rebuild | build | diff) [ -n "$dry" ] || prefetch || exit 1 ;; status) [ -n "$dry" ] || prefetch || source='' ;; esac
   make_run
   [ -z "$source" ] || say "$source$nl$dir" >"$run/source"
   for one; do

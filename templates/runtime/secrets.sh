@@ -96,6 +96,7 @@ verb_secrets() { # deploy-secrets and check-secrets: which, is told by the name 
   [ -z "$SECRET" ] || prune=''
   if [ -n "$verbose" ]; then each_secret show_secret "$@"; fi
   [ -z "$dry" ] || { changed 'shown, not run'; done_step; }
+  [ "$asked" != reboot ] || secrets_there "$@"
   each_secret list_one "$@"
   [ $n -gt 0 ] || [ -n "$prune" ] || { say "$step: none configured"; done_step; }
   set_marks; gather "$@"

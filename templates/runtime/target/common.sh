@@ -32,3 +32,17 @@ make_directory() { # $1, for $2, below what root alone can change; checked again
   [ -d "$1" ] || (umask 066; mkdir -p -- "$1") || give_up "$2: cannot make the directory $1"
   safe "$1" "$2"
 }
+right_machine() { # HOST ANY: unless any will do, one that runs a system of another name is not touched, but the name told
+  runs=$(readlink -e /run/current-system) && [ -z "$2" ] || return 0
+  runs=${runs##*/}; runs=${runs#*-}
+  case $runs in
+    nixos-system-"$1"-[0-9]*-[0-9]*) ;;   # it could be that of a host called $1-2
+    nixos-system-"$1"-[0-9]*) return ;;
+  esac
+  answer other "$runs"; exit
+}
+idle() { # nothing may be activated meanwhile
+  case $(systemctl is-active nixos-rebuild-switch-to-configuration) in active | *ing)
+    give_up "an activation runs there (unit nixos-rebuild-switch-to-configuration); try again when it has ended" ;; esac
+}
+failing() { systemctl list-units --state=failed,auto-restart --plain --no-legend | awk '$1 !~ /\.scope$/ { print $1 }'; }

@@ -7,7 +7,6 @@
 seconds() { read -r up _ </proc/uptime; printf %s "${up%%.*}"; }   # a clock that nobody sets
 running() { is /run/current-system; }
 generation() { link=$(readlink $profile) || link=; link=${link#system-}; printf %s "${link%-link}"; }
-failing() { systemctl list-units --state=failed,auto-restart --plain --no-legend | awk '$1 !~ /\.scope$/ { print $1 }'; }
 ignored() (set -f; for pattern in $ignore; do case $1 in $pattern) exit 0 ;; esac; done; exit 1)
 newly_failed() { failing | grep -vxF -- "${ailing:-/}" | while read -r one; do ignored "$one" || printf ' %s' "$one"; done; }
 last_words() { grep -v '^ *$' "$d/log" | tail -n 1; }

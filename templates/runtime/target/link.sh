@@ -1,10 +1,11 @@
 # shellcheck shell=sh
-# On the target: CONFIG-DIR SOURCE PATH… makes CONFIG-DIR/flake a link to SOURCE that garbage collection respects,
-# once all PATHs are in the store. Answers linked, unchanged or missing.
+# On the target: host=… any=… CONFIG-DIR SOURCE PATH… makes CONFIG-DIR/flake a link to SOURCE that garbage collection respects,
+# once all PATHs are in the store. Answers linked, unchanged or missing, or other (right_machine).
 # shellcheck disable=SC2154
 main() {
   answer here
-  dir=$1 source=$2; shift 2
+  right_machine "${1#host=}" "${2#any=}"
+  dir=$3 source=$4; shift 4
   nix-store --check-validity "$source" "$@" 2>/dev/null || { answer missing; return; }
   if [ "$(readlink -- "$dir/flake")" = "$source" ] && rooted; then answer unchanged; return; fi
   if [ "$(id -u)" = 0 ]; then make_directory "$dir" "$dir/flake"; else mkdir -p -- "$dir"; fi

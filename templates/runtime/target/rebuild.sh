@@ -2,7 +2,7 @@
 # On the target, as root: NAME=VALUE…, `--`, LINK SOURCE QUERY ATTRIBUTE OPTION… builds the system unless $new is given, and
 # activates it in a transient unit (guard.sh), so that it outlives the connection; its output is followed until it asks to be
 # confirmed, or ends. `follow`, `confirm` and `refuse` ID LINES WHY go on from there.
-# The words: id, action, new, run (of go-task), after (some secrets come after the activation), by (whom), limit and confirm (seconds; no
+# The words: host, any (right_machine), id, action, new, run (of go-task), after (some secrets come after the activation), by (whom), limit and confirm (seconds; no
 # confirm: no guard), keep_failed, ignore, specialisation, previous (generation); check timeout retries cmd for each health check.
 # nixos-rebuild's own unit name: the two exclude each other.
 # shellcheck disable=SC2015,SC2016,SC2034,SC2086,SC2154,SC2231
@@ -117,7 +117,7 @@ main() {
   answer here
   [ "$(id -u)" = 0 ] || give_up "activating needs root: set deployment.sudo.enable, or deploy as root"
   case $1 in follow | confirm | refuse) resume "$@"; return ;; esac
-  take "$@"; while [ "$1" != -- ]; do shift; done; shift
+  take "$@"; right_machine "$host" "$any"; while [ "$1" != -- ]; do shift; done; shift
   trap 'rm -rf -- "$after"; rmdir /run/lollypops 2>/dev/null' EXIT   # until the unit sees to it
   [ -z "$secrets_after" ] || [ -e "$after/run" ] || give_up "the secrets that come after the activation are gone, perhaps by another deployment; deploy again"
   [ -e /run/current-system ] || give_up "this target never ran NixOS (no /run/current-system); nixos-anywhere installs it"
