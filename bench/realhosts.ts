@@ -67,4 +67,9 @@ export function writeTaskfile(directory: string, hosts: Readonly<Record<string, 
   write(join(directory, "Taskfile.yml"), execFileSync(process.execPath, argv, { cwd: directory }));
 }
 
+/** What a program prints. */
+export function run([program = "", ...args]: readonly string[], cwd = "."): string {
+  return execFileSync(program, args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"], maxBuffer: 1 << 28 });
+}
+
 export const typical = (times: readonly number[]) => time(median(times));
