@@ -29,7 +29,14 @@ export function stepCall(step: CalledStep, host: Host, context: Context): string
     case "check-vars":
       return [call, ...connection(host)].join(" ");
     case "deploy-flake":
-      return [call, ...connection(host), ...flake(context), ...place(host), ...method(host)].join(" ");
+      return [
+        call,
+        ...connection(host),
+        ...flake(context),
+        ...attribute(context),
+        ...place(host),
+        ...method(host),
+      ].join(" ");
     case "deploy-secrets":
       return [[call, ...secretFlags(host), "--"].join(" "), ...host.secrets.map(secretWords)].join(" \\\n  ");
     case "rebuild":

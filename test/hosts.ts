@@ -26,6 +26,7 @@ export type HostSettings = {
   check?: string;
   kernelKiB?: number;
   initInterface?: string;
+  specialisation?: Record<string, HostSettings>;
 };
 
 /** The whole of `settings.json`; a host that is null is left out. */
@@ -114,6 +115,11 @@ export async function cut(host: number): Promise<void> {
 /** Host I answers again. */
 export async function mend(host: number): Promise<void> {
   await testhosts("mend", String(host));
+}
+
+/** The power of host I goes off and on again. */
+export async function restart(host: number): Promise<void> {
+  await testhosts("restart", String(host));
 }
 
 /** Makes a host what it is right after NixOS was installed on it as host `name` of the flake in `dir`. */

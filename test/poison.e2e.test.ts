@@ -93,7 +93,7 @@ const recorder = (
     printf '#!/bin/sh\n{ /bin/cat /proc/$$/cmdline /proc/$$/environ >>${calls}/%s.$$; } 2>/dev/null\nexec %s "$@"\n' $name "$program" >${bin}/$name
     chmod 755 ${bin}/$name
   done`;
-const here = "awk base64 cat cksum grep id mkdir nix nix-store od printf rm sed sh sleep sort ssh tr";
+const here = "awk base64 cat grep id mkdir nix nix-store od printf rm sed sh sleep sort ssh tr";
 const there =
   "awk base64 cat chmod chown cp env flock getent grep head id mkdir mktemp mv nix nix-env nix-store readlink rm sed setpriv setsid sh sha256sum sort stat sudo sync systemctl systemd-run tail timeout tr";
 

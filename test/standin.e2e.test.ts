@@ -12,6 +12,7 @@ import {
   type HostSettings,
   markNixos,
   mustRun,
+  restart,
   root,
   run,
   ssh,
@@ -121,6 +122,33 @@ describe("what works", () => {
   });
 });
 
+describe("power off and on", () => {
+  test("boots what the default entry says, with its units only, and a full login", async () => {
+    const kept = await system({ units: { "greet.service": service("echo kept >/run/greet") } });
+    await activate(kept, "switch");
+    const tried = await system({ units: { "other.service": service("echo tried >/run/other") } });
+    await activate(tried, "test");
+    await restart(1);
+    expect([await current(), await bootDefault()]).toEqual([kept, kept]);
+    expect(await ssh(host, "readlink /run/booted-system; cat /run/greet; ls /run/other 2>&1 || :")).toBe(
+      `${kept}\nkept\nls: cannot access '/run/other': No such file or directory\n`,
+    );
+    expect(await ssh(host, "systemctl is-system-running --wait")).toBe("running\n");
+    await activate(tried, "boot");
+    await restart(1);
+    expect([await current(), await bootDefault()]).toEqual([tried, tried]);
+  });
+});
+
+test("a specialisation is a system of its own, beside the units of the host", async () => {
+  const fast = { units: { "greet.service": service("echo fast >/run/greet") } };
+  const top = await system({ units: { "greet.service": service("echo one >/run/greet") }, specialisation: { fast } });
+  expect(await activate(`${top}/specialisation/fast`, "test")).toMatchObject({ exitCode: 0 });
+  expect(await current()).toBe((await ssh(host, `readlink -f ${top}/specialisation/fast`)).trim());
+  expect(await current()).not.toBe(top);
+  expect(await ssh(host, "cat /run/greet")).toBe("fast\n");
+});
+
 describe("what fails and leaves the new system running", () => {
   test("a unit: 4, the other units are started, and 4 again while it still fails", async () => {
     const top = await system({ units: { "bad.service": broken, "greet.service": service("echo one >/run/greet") } });
@@ -148,6 +176,15 @@ describe("what fails and leaves the new system running", () => {
     expect(await ssh(host, "cat /run/greet")).toBe("one\n");
     const both = await system({ snippet: "false", units: { "bad.service": broken } });
     expect(await activate(both, "switch")).toMatchObject({ exitCode: 4 });
+  });
+
+  test("a oneshot unit that hangs in its start: `timeout` ends it with 124, and one can go back", async () => {
+    const top = await system({ units: { "slow.service": service("sleep 3600") } });
+    expect((await trySsh(host, `timeout 2 ${top}/bin/switch-to-configuration test`)).exitCode).toBe(124);
+    expect(await current()).toBe(top);
+    expect(await activate(before, "test")).toMatchObject({ exitCode: 0 });
+    expect(await current()).toBe(before);
+    expect((await trySsh(host, "systemctl is-active slow.service")).stdout).toBe("inactive\n");
   });
 });
 
@@ -230,5 +267,28 @@ describe("an activation that is cut off", () => {
     expect((await trySsh(host, "systemctl is-active greet.service")).stdout).toBe("inactive\n");
     expect(await activate(first, "test")).toMatchObject({ exitCode: 0 });
     expect((await trySsh(host, "systemctl is-active greet.service")).stdout).toBe("active\n");
+  });
+
+  test("goes on without the program when only that is killed: the lock is free at once, the system moves later", async () => {
+    const top = await system({ snippet: "while [ ! -e /run/go ]; do sleep 0.1; done" });
+    const lock = "/run/nixos/switch-to-configuration.lock";
+    await ssh(host, `systemd-run --quiet --unit=first -p KillMode=process ${top}/bin/switch-to-configuration test`);
+    await ssh(host, `until [ -e ${lock} ] && pgrep -x activate; do sleep 0.1; done; ! flock -n ${lock} true`);
+    await ssh(
+      host,
+      "systemctl kill --kill-whom=main --signal=KILL first; until systemctl is-failed first; do sleep 0.1; done",
+    );
+    await ssh(host, `flock -n ${lock} true`);
+    expect(await current()).toBe(before);
+    await ssh(host, `touch /run/go; until [ "$(readlink -f /run/current-system)" = ${top} ]; do sleep 0.1; done`);
+  });
+
+  test("what it had stopped, and the next one has no longer, costs that one a 4, once", async () => {
+    await activate(await system({ units: { "greet.service": service("echo one >/run/greet") } }), "test");
+    const slow = { snippet: "sleep 3600", units: { "greet.service": service("echo two >/run/greet") } };
+    await trySsh(host, `timeout 2 ${await system(slow)}/bin/switch-to-configuration test`);
+    expect(await activate(before, "test")).toMatchObject({ exitCode: 4 });
+    expect(await current()).toBe(before);
+    expect(await activate(before, "test")).toMatchObject({ exitCode: 0 });
   });
 });

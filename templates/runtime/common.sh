@@ -53,6 +53,9 @@ set_marks() { # $mark and $gate to random words
   done
   [ ${#gate} = 32 ] || refuse "od and /dev/urandom gave no random words"
 }
+checksum() { # of $1; not every busybox has cksum
+  printf %s "$1" | od -An -tu1 -v | awk '{ for (i = 1; i <= NF; i++) sum = (sum * 131 + $i) % 4294967291 } END { printf "%.0f", sum }'
+}
 set_printable() { # $printable, to $1 without control characters
   printable=$1
   case $1 in *[![:print:]]*) printable=$(printf '%s' "$1" | tr -d '\000-\037\177') ;; esac

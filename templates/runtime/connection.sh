@@ -73,7 +73,7 @@ share() { # sets $way to the words for it; fails if the login did, with ssh's wo
   [ -z "$fresh" ] || { fresh='' way='-S none -o ConnectTimeout=5 '; return 0; }
   case $multiplex$local${ssh%% *} in 1ssh | 1*/ssh) ;; *) return 0 ;; esac
   [ "$step" != deploy-secrets ] || whole || return 0   # needs just one
-  socket=$run/s.$(printf %s "$ssh $ssh_opts $to" | cksum | tr -dc 0-9).$host
+  socket=$run/s.$(checksum "$ssh $ssh_opts $to").$host
   # A path of plain characters; of the 104 that a socket's may have, ssh takes 17.
   case $socket in *[!A-Za-z0-9_@/.-]*) return 0 ;; esac
   [ ${#socket} -le 86 ] || return 0
@@ -154,7 +154,7 @@ end_first() { # the others need not wait, now that one command went well
 end_turn() { [ -z "$turn" ] || [ -z "$LOLLYPOPS_SECRETS_IN_TURN" ] || rm -f "$run/turn"; turn=''; }
 tell_password() { # for sudo: asked once a step, kept in a variable; one that was refused is not tried on another host
   [ -n "$sudo" ] && [ -n "$password_command" ] && [ -z "$password" ] || return 0
-  refused=$run/refused.$(printf %s "$password_command" | cksum | tr -dc 0-9)
+  refused=$run/refused.$(checksum "$password_command")
   [ ! -e "$refused" ] || fail failed "sudo refused this password on another host of this run; it is not tried again"
   take_turn
   password=$(LC_ALL=$locale sh -c -- "$password_command" 4>&-) || fail failed "deployment.sudo.password-command ended with exit $?; nothing was sent"

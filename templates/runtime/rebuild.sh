@@ -71,7 +71,7 @@ run_check() { # one from here, beside the others
       retries=$((retries - 1)); sleep 1
     done
     printf '%s\n' "$said" | sed "s/^/health check $name: /" >&4
-  ) &
+  ) & pids="$pids $!"
 }
 within() { # SECONDS COMMAND; what is left of it then is ended
   sh -c -- "$2" & pid=$!
@@ -82,8 +82,8 @@ within() { # SECONDS COMMAND; what is left of it then is ended
   return $ended
 }
 check_here() { # WORD…: all checks from here at once; fails if one does, and tells in $why
-  begun=''
-  healthy=$({ each_check run_check "$@"; wait; echo "begun:$begun" >&3; } 3>&1 >&4)
+  begun='' pids=''
+  healthy=$({ trap 'kill $pids; exit' INT TERM HUP; each_check run_check "$@"; wait; echo "begun:$begun" >&3; } 3>&1 >&4)
   case $healthy in *begun:*) begun=${healthy##*begun:} sick='' ;; *) why="the health checks were interrupted"; return 1 ;; esac
   for name in $begun; do case "$nl$healthy$nl" in *"${nl}healthy $name$nl"*) ;; *) sick="$sick${sick:+, }$name" ;; esac; done
   [ -z "$sick" ] || { why="health check failed: $sick"; return 1; }

@@ -12,7 +12,14 @@ printf %s "$initInterface" >"$out/init-interface-version"
 printf %s "$version" >"$out/nixos-version"
 printf %s "$system" >"$out/system"
 head -c "${kernelKiB}k" /dev/zero >"$out/kernel"
-printf '#!/bin/sh\nexec /usr/lib/systemd/systemd\n' >"$out/init"
+cat >"$out/init" <<INIT # what /run holds is gone with the last boot
+#!/bin/sh
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+$out/activate $out
+ln -sfn $out /run/booted-system
+exec /usr/lib/systemd/systemd
+INIT
+for each in $specialisation; do mkdir -p "$out/specialisation"; ln -s "${each#*=}" "$out/specialisation/${each%%=*}"; done
 
 { sed '/^#@snippet@$/,$d' "$activate"; printf '%s\n' "$snippet"; sed '1,/^#@snippet@$/d' "$activate"; } >"$out/activate"
 printf '#!/bin/bash\n%s\n' "$dry" >"$out/dry-activate"

@@ -12,12 +12,14 @@
   check ? "", # a pre-switch check (bash)
   kernelKiB ? 64, # what each generation takes on /boot, which has 1024
   initInterface ? "systemd 2",
+  specialisation ? { }, # { NAME = toplevel; }
 }:
 derivation {
   name = "nixos-system-${name}-${version}";
   builder = "/bin/sh";
   args = [ ./build-toplevel.sh ];
   unitFiles = map (unit: "${unit}=${builtins.toFile unit units.${unit}}") (builtins.attrNames units);
+  specialisation = map (key: "${key}=${specialisation.${key}}") (builtins.attrNames specialisation);
   activate = ./activate.bash;
   installBootloader = ./install-bootloader.bash;
   switchToConfiguration = ./switch-to-configuration;

@@ -124,7 +124,8 @@ unkeep() { # WHY. The new generation goes first, or the old system would write i
     if [ -n "$before" ]; then nix-env -p $profile --switch-generation "$before"; else rm -f $profile; fi
     case " $had " in *" system-$made-link "*) ;; *) rm -f "$profile-$made-link" ;; esac
   fi
-  if [ "$(generation)" != "$before" ]; then undone=''; elif [ -n "$before" ]; then stc "$(is $profile)" boot && bootable "$(is $profile)" || default_is "$(is $profile)" || undone=''; fi
+  if [ "$(generation)" != "$before" ]; then undone=''; elif [ -n "$before" ]; then stc "$(is $profile)" boot && bootable "$(is $profile)" || default_is "$(is $profile)" || undone=''
+  else default_is "$old" || undone=''; fi   # an installer writes entries of generations only
   if [ "$action" = boot ] || [ -z "$confirm" ]; then
     [ -n "$undone" ] || finish unknown "$*; the old boot entries could not be written again. Look at /boot before you reboot; $(running) runs"
     finish failed "$*; the old system is to boot next ($(state))"
@@ -146,6 +147,6 @@ ended() { # by systemd, when the unit has; a result is there unless somebody kil
 }
 finish() { # OUTCOME WORDS; whoever follows takes them away, or else time does
   rm -rf -- "/nix/var/nix/gcroots/lollypops-$id" "/nix/var/nix/gcroots/lollypops-old-$id" "$after"
-  systemd-run --quiet --collect --unit="lollypops-$id" --on-active=900 rm -rf -- "$d"
+  systemd-run --quiet --collect --unit="lollypops-$id" --on-active=900 sh -c "rm -rf $d; rmdir ${d%/*} 2>/dev/null || :"
   say "$*" >"$d/result.new"; mv "$d/result.new" "$d/result"; exit 0
 }

@@ -55,11 +55,16 @@ start() { # the unit, which runs this very program; systemd runs it again when i
   until launch 2>"$d/err"; do
     state_now=$(systemctl is-active $unit)
     case $state_now in
-      inactive | failed) [ "${tries:=0}" -lt 25 ] || { cat "$d/err"; tidy; give_up "the activation could not be started"; } ;;
-      *) tidy; give_up "the host is busy with: $(systemctl show -p Description --value $unit), since $(systemctl show -p ActiveEnterTimestamp --value $unit) (systemctl status $unit)" ;;
+      # One that ended can stay loaded and keep its name; this frees it, if not at once.
+      inactive | failed) systemctl stop $unit 2>/dev/null; systemctl reset-failed $unit 2>/dev/null ;;
+      deactivating) ;;
+      *) tries=25 ;;
     esac
-    # A unit that ended can stay loaded and keep its name; stopping it frees that, if not at once.
-    tries=$((tries + 1)); systemctl stop $unit 2>/dev/null; sleep 0.2
+    tries=$((${tries:-0} + 1)); sleep 0.2
+    case $tries$state_now in
+      2[5-9]inactive | 2[5-9]failed) cat "$d/err"; tidy; give_up "the activation could not be started" ;;
+      2[5-9]*) tidy; give_up "the host is busy with: $(systemctl show -p Description --value $unit), since $(systemctl show -p ActiveEnterTimestamp --value $unit) (systemctl status $unit)" ;;
+    esac
   done
   sweep
 }
@@ -67,7 +72,10 @@ launch() {
   systemd-run --quiet --no-ask-password --collect --service-type=exec --unit=$unit --description="$by" -E LOCALE_ARCHIVE -E HOME=/root -E PATH="$PATH" "$@" \
     -p StandardOutput="append:$d/log" -p StandardError="append:$d/log" -p TimeoutStopSec=$((limit * 2 + 60)) -p ExecStopPost="/bin/sh $d/run" /bin/sh "$d/run"
 }
-tidy() { rm -rf -- "$d" "/nix/var/nix/gcroots/lollypops-$id" "/nix/var/nix/gcroots/lollypops-old-$id"; rmdir /run/lollypops 2>/dev/null || :; }
+tidy() { # by another name first: what runs when the unit has ended is not to find half of it
+  mv -- "$d" "$d.gone" 2>/dev/null; rm -rf -- "$d.gone" "/nix/var/nix/gcroots/lollypops-$id" "/nix/var/nix/gcroots/lollypops-old-$id"
+  rmdir /run/lollypops 2>/dev/null || :
+}
 sweep() { # what earlier activations left whose control machine went away, or the power
   find /run/lollypops -mindepth 1 -maxdepth 1 ! -name 'secrets.*' ! -name 'after.*' -mmin +60 -exec rm -rf -- {} +
   for root in /nix/var/nix/gcroots/lollypops-*; do [ -d "/run/lollypops/${root##*-}" ] || rm -f -- "$root"; done
@@ -94,7 +102,7 @@ follow() { # prints the log from line $1 + 1 on, whole lines only, telling where
 }
 resume() { # VERB ID LINES WHY
   id=$2 d=/run/lollypops/$2
-  [ -d "$d" ] || { answer gone "$(running) $(is $profile)"; return; }
+  [ -d "$d" ] || { tidy; answer gone "$(running) $(is $profile)"; return; }
   case $1 in
     confirm) mv "$d/pending" "$d/confirmed" 2>/dev/null ;;
     refuse) say "$4" 2>/dev/null >"$d/pending/why" && mv "$d/pending" "$d/refused" 2>/dev/null ;;
