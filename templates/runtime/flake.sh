@@ -24,17 +24,13 @@ show_prefetch() {
 find_source() { # the same for all hosts of a run; where it has no beginning, for all of a host's deployment
   if [ -n "$dry" ]; then show_prefetch; source="\$src" dir=''; return; fi
   if in_run && [ -e "$run/source" ]; then { read -r source; read -r dir || :; } <"$run/source"; return; fi
-  case $step:$TASK in
-    *":$host" | *:without-secrets)
-      kept=$run/source.$host of="$flake $nix_opts"
-      if [ "$step" != deploy-flake ] && in_run && [ -e "$kept" ]; then
-        { read -r source; read -r dir; IFS= read -r one; } <"$kept"
-        [ "$one" != "$of" ] || return 0   # another Taskfile may run beside this one
-      fi ;;
-    *) kept='' ;;
-  esac
+  kept='' of="$flake $nix_opts"   # another Taskfile may run beside this one
+  case $step:$TASK in *":$host" | *:without-secrets) kept=$run/source.$host ;; esac
+  if [ "$step" != deploy-flake ] && in_run && [ -e "$kept" ]; then
+    { read -r source; read -r dir; IFS= read -r one; } <"$kept"; [ "$one" != "$of" ] || return 0
+  fi
   prefetch || fail failed "nix flake prefetch of $flake"
-  [ -z "$kept" ] || [ "$step" != deploy-flake ] || { make_run; say "$source$nl$dir$nl$of" >"$kept"; }
+  [ "$step" != deploy-flake ] || [ -z "$kept" ] || { make_run; say "$source$nl$dir$nl$of" >"$kept"; }
 }
 verb_source() { exec 4>&2; find_source; say "$source"; }   # standard output is the answer
 
