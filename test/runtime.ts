@@ -10,7 +10,7 @@ export type Shell = (typeof shells)[number];
 
 /** Every program that the control side may use beyond ssh, nix and task; `sh` comes on top. */
 const utilities = [
-  ..."awk base64 cat chmod date dd grep id mkdir od printf rm sed sleep sort tr uname".split(" "),
+  ..."awk base64 cat chmod date dd grep id mkdir mkfifo od printf rm sed sleep sort tr uname".split(" "),
   "ps", // where there is no /proc
 ] as const;
 
