@@ -1,10 +1,11 @@
-// npm run bench: how long it takes to generate a Taskfile, go-task to load it, and secrets to reach real hosts, beside
-// upstream's shape of the same hosts. `npm run bench -- secrets` runs that part alone. It prints and never fails because
-// of a figure: that is for a reader to judge, on a quiet machine.
+// npm run bench: how long it takes to generate a Taskfile, go-task to load it, secrets to reach real hosts, and whole
+// deployments of these, beside upstream's shape of the same hosts. `npm run bench -- secrets` runs that part alone. It prints
+// and never fails because of a figure: that is for a reader to judge, on a quiet machine.
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
+import { benchDeploy } from "./deploy.ts";
 import { benchHosts } from "./hosts.ts";
 import { type Command, measure, measurePair, type Pair, peakMemory } from "./measure.ts";
 import { line, time } from "./print.ts";
@@ -22,6 +23,7 @@ const parts: Readonly<Record<string, () => void | Promise<void>>> = {
     for (const count of [100, 5000]) scale(count);
   },
   secrets: () => benchSecrets(scratch),
+  deploy: () => benchDeploy(scratch),
 };
 
 async function main(chosen: readonly string[]): Promise<void> {

@@ -22,6 +22,7 @@ export type BenchHost = {
       readonly user: string;
       readonly command: string;
       readonly opts: readonly string[];
+      readonly multiplex?: boolean;
     };
     readonly sudo: { readonly enable: boolean; readonly command: string; readonly opts: readonly string[] };
   };
@@ -51,8 +52,8 @@ export function benchHosts(count: number): Record<string, BenchHost> {
 }
 
 /** A host that gets `count` secrets, each the text of a file in `directory` on this machine. */
-export function hostOfSecrets(address: string, sshConfig: string, directory: string, count: number): BenchHost {
-  const deployment = deploymentOf("web", address, ["-F", sshConfig]);
+export function hostOfSecrets(address: string, opts: readonly string[], directory: string, count: number): BenchHost {
+  const deployment = deploymentOf("web", address, opts);
   const names = Array.from({ length: count }, (_, index) => `secret-${count}-${index + 1}`);
   const files = names.map((name) => [name, { ...fileOf(address, name), cmd: `cat "${directory}/${name}"` }]);
   return { deployment, secrets: { files: Object.fromEntries(files) }, tasks: usual, extraTasks: {} };

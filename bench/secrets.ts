@@ -1,20 +1,14 @@
 // deploy-secrets on real hosts, which test/testhosts boots: beside a bare tar over ssh, and upstream's shape of the step.
 // What the secrets' own commands take is measured apart and not counted, since that is up to the user.
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { parse } from "yaml";
 import { type BenchHost, hostOfSecrets } from "./hosts.ts";
-import { type Command, less, measureRounds, median, ratio } from "./measure.ts";
-import { line, time } from "./print.ts";
+import { type Command, less, measureRounds, ratio } from "./measure.ts";
+import { line } from "./print.ts";
+import { addressOf, names, onHosts, quote, sideBySide, ssh, typical, write, writeTaskfile } from "./realhosts.ts";
 import { upstreamShape } from "./upstream.ts";
-
-const cli = resolve("dist/cli.js");
-const testhosts = resolve("test/testhosts");
-const names = Array.from({ length: 8 }, (_, index) => `web${index + 1}`);
-
-const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-const ignore = () => {};
 
 /** `web1` to `web8` with 20 secrets each, and `many`, the first of them again, with 200. */
 export type Fleet = {
@@ -27,31 +21,24 @@ export type Fleet = {
   readonly upstream: string;
 };
 
-/** Boots the hosts, measures and takes them down. */
-export function benchSecrets(scratch: string): void {
-  if (process.env["LOLLYPOPS_NO_HOSTS"] === "1") {
-    line("secrets to real hosts", "not measured: the hosts need root on Linux");
-    return;
-  }
-  // The command that runs gets the signal as well, and fails: then the hosts are taken down.
-  for (const signal of signals) process.on(signal, ignore);
-  try {
-    const fleet = prepareFleet(scratch, bootHosts());
-    besideTar("20 secrets to one host", fleet, ["web1"], 9);
-    inOtherWays(fleet);
-    besideTar("20 secrets to 8 hosts at once", fleet, names, 5);
-    tenTimesAsMany(fleet);
-    besideUpstream(fleet);
-  } finally {
-    if (process.env["LOLLYPOPS_KEEP_HOSTS"] !== "1") execFileSync(testhosts, ["down"], { stdio: "pipe" });
-    for (const signal of signals) process.off(signal, ignore);
-  }
+export function benchSecrets(scratch: string): Promise<void> {
+  return onHosts({
+    title: "secrets to real hosts",
+    measure: (sshConfig) => {
+      const fleet = prepareFleet(scratch, sshConfig);
+      besideTar("20 secrets to one host", fleet, ["web1"], 9);
+      inOtherWays(fleet);
+      besideTar("20 secrets to 8 hosts at once", fleet, names, 5);
+      tenTimesAsMany(fleet);
+      besideUpstream(fleet);
+    },
+  });
 }
 
 function besideTar(title: string, fleet: Fleet, chosen: readonly string[], rounds: number): void {
   const login = sideBySide(
-    fleet,
-    chosen.map((name) => ssh(fleet, name, "true")),
+    fleet.ours,
+    chosen.map((name) => there(fleet, name, "true")),
   );
   const measured = { login, tar: tar(fleet, chosen), commands: commandsOf(fleet, chosen), ours: deploy(fleet, chosen) };
   const times = measureRounds(measured, rounds);
@@ -91,7 +78,6 @@ function besideUpstream(fleet: Fleet): void {
   line("20 secrets by go-task", text, "at least 25 times faster", least >= 25);
 }
 
-const typical = (times: readonly number[]) => time(median(times));
 const without = (own: readonly number[], commands: readonly number[]) =>
   `${typical(own)} without the commands' ${typical(commands)}`;
 
@@ -99,23 +85,17 @@ const without = (own: readonly number[], commands: readonly number[]) =>
 export function prepareFleet(scratch: string, sshConfig: string): Fleet {
   const [values, ours, upstream] = [join(scratch, "values"), join(scratch, "ours"), join(scratch, "upstream")];
   const host = (name: string, address: string, count: number) => {
-    return [name, hostOfSecrets(address, sshConfig, join(values, name), count)] as const;
+    return [name, hostOfSecrets(address, ["-F", sshConfig], join(values, name), count)] as const;
   };
   const hosts = Object.fromEntries([
-    ...names.map((name, index) => host(name, `pop${index + 1}`, 20)),
+    ...names.map((name) => host(name, addressOf(name), 20)),
     host("many", "pop1", 200),
   ]);
   for (const [path, text] of Object.entries(upstreamShape(hosts, "."))) write(join(upstream, path), text);
-  write(join(ours, "hosts.json"), JSON.stringify(hosts));
-  write(join(ours, "Taskfile.yml"), execFileSync(process.execPath, [cli, "--from", "hosts.json"], { cwd: ours }));
+  writeTaskfile(ours, hosts);
   const fleet = { sshConfig, hosts, values, ours, upstream };
   renew(fleet, Object.keys(hosts));
   return fleet;
-}
-
-function write(path: string, text: string | Buffer): void {
-  mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(path, text);
 }
 
 let version = 0;
@@ -132,12 +112,17 @@ const secretsOf = ({ hosts }: Fleet, name: string) => Object.values(hosts[name]?
 
 /** The step as go-task calls it. */
 export function deploy(fleet: Fleet, chosen: readonly string[]): Command {
-  const { tasks, env } = parse(readFileSync(join(fleet.ours, "Taskfile.yml"), "utf8"));
-  const filledIn = Object.entries<string>(env).map(([name, text]) => {
+  const text = readFileSync(join(fleet.ours, "Taskfile.yml"), "utf8");
+  const { tasks, env } = parse(text, { maxAliasCount: -1 }); // all tasks share their settings
+  const [first, ...calls] = chosen.map((name) => tasks[`${name}:deploy-secrets`]);
+  const filledIn = Object.entries<string>({ ...env, ...first.env }).map(([name, text]) => {
     return [name, text.replace(/\{\{\.(\w+)\}\}/g, (_, variable) => (variable === "TASK" ? "deploy-secrets" : ""))];
   });
-  const calls = chosen.map((name) => `exec ${tasks[`${name}:deploy-secrets`].cmd}`);
-  return { ...sideBySide(fleet, calls), env: Object.fromEntries(filledIn), before: () => renew(fleet, chosen) };
+  const command = sideBySide(
+    fleet.ours,
+    [first, ...calls].map(({ cmd }) => `exec ${cmd}`),
+  );
+  return { ...command, env: Object.fromEntries(filledIn), before: () => renew(fleet, chosen) };
 }
 
 function task(fleet: Fleet, cwd: string): Command {
@@ -146,47 +131,30 @@ function task(fleet: Fleet, cwd: string): Command {
 
 /** The least that there is to do: one stream of the same files. */
 function tar(fleet: Fleet, chosen: readonly string[]): Command {
-  const there = "/var/src/lollypops-bench";
-  for (const name of chosen) execFileSync("sh", ["-c", ssh(fleet, name, `mkdir -p ${there}`)]);
+  const directory = "/var/src/lollypops-bench";
+  for (const name of chosen) execFileSync("sh", ["-c", there(fleet, name, `mkdir -p ${directory}`)]);
   const streams = chosen.map((name) => {
-    return `tar -C ${quote(join(fleet.values, name))} -cf - . | ${ssh(fleet, name, `tar -C ${there} -xf -`)}`;
+    return `tar -C ${quote(join(fleet.values, name))} -cf - . | ${there(fleet, name, `tar -C ${directory} -xf -`)}`;
   });
-  return { ...sideBySide(fleet, streams), before: () => renew(fleet, chosen) };
+  return { ...sideBySide(fleet.ours, streams), before: () => renew(fleet, chosen) };
 }
 
 function commandsOf(fleet: Fleet, chosen: readonly string[]): Command {
   const each = (name: string) => secretsOf(fleet, name).map(({ cmd }) => `sh -c ${quote(cmd)} >/dev/null`);
   return sideBySide(
-    fleet,
+    fleet.ours,
     chosen.map((name) => each(name).join("\n")),
   );
 }
 
-/** Shell commands at the same time; fails if one of them does. */
-export function sideBySide({ ours: cwd }: Pick<Fleet, "ours">, [first = "", ...others]: readonly string[]): Command {
-  if (others.length === 0) return { argv: ["sh", "-c", first], cwd };
-  const start = 'pids=; for command; do sh -c "$command" & pids="$pids $!"; done';
-  return { argv: ["sh", "-c", `${start}; for pid in $pids; do wait $pid || exit; done`, "sh", first, ...others], cwd };
+function there({ sshConfig, hosts }: Fleet, name: string, command: string): string {
+  return ssh(["-F", sshConfig], hosts[name]?.deployment.ssh.host ?? "", command);
 }
-
-function ssh({ sshConfig, hosts }: Fleet, name: string, command: string): string {
-  return `ssh -F ${quote(sshConfig)} root@${hosts[name]?.deployment.ssh.host} ${quote(command)}`;
-}
-
-const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
 
 /** A step that does nothing would be the fastest. */
 function checkArrived(fleet: Fleet, name: string): void {
   const files = secretsOf(fleet, name);
   const here = files.map((file) => readFileSync(join(fleet.values, name, file.name), "utf8")).join("");
-  const show = ssh(fleet, name, `cat ${files.map(({ path }) => path).join(" ")}`);
+  const show = there(fleet, name, `cat ${files.map(({ path }) => path).join(" ")}`);
   if (execFileSync("sh", ["-c", show], { encoding: "utf8" }) !== here) throw new Error(`${name} has other secrets`);
-}
-
-/** Where ssh's configuration for the hosts is, which are up then. */
-function bootHosts(): string {
-  process.env["TESTHOSTS_SET"] ??= "9"; // test/setup.sh picks a free one
-  execFileSync(testhosts, ["up", String(names.length)], { stdio: "pipe" });
-  const settings = execFileSync(testhosts, ["env"], { encoding: "utf8" });
-  return /^SSH_CONFIG=(.*)$/m.exec(settings)?.[1] ?? "";
 }

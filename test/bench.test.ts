@@ -1,11 +1,21 @@
 // What `npm run bench` compares is worth comparing: both files are whole, and name the same tasks; nothing that fails or
 // does nothing is measured.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { type AddressInfo, connect, createServer, type Server } from "node:net";
 import { dirname, join } from "node:path";
 import { beforeAll, expect, test, vi } from "vitest";
+import {
+  benchDeploy,
+  checkUnchanged,
+  deploy as deployAll,
+  prepareFlake,
+  prepareFleet as prepareFleets,
+} from "../bench/deploy.ts";
 import { type BenchHost, benchHosts } from "../bench/hosts.ts";
 import { type Command, less, measureRounds, ratio } from "../bench/measure.ts";
-import { benchSecrets, deploy, prepareFleet, sideBySide } from "../bench/secrets.ts";
+import { sideBySide } from "../bench/realhosts.ts";
+import { serve } from "../bench/relay.ts";
+import { benchSecrets, deploy, prepareFleet } from "../bench/secrets.ts";
 import { upstreamShape } from "../bench/upstream.ts";
 import { mustRun, root, run, temporaryDirectory } from "./hosts.ts";
 
@@ -79,10 +89,10 @@ test("rounds take the commands in turn, after what isn't measured of each", () =
 });
 
 test("commands side by side run at the same time, and fail if one of them does", () => {
-  const fleet = { ours: temporaryDirectory() };
+  const cwd = temporaryDirectory();
   const there = "until [ -e b ]; do sleep 0.01; done";
-  expect(() => measureRounds({ one: sideBySide(fleet, [there, ": >b"]) }, 1)).not.toThrow();
-  expect(() => measureRounds({ one: sideBySide(fleet, ["true", "false", "true"]) }, 1)).toThrow();
+  expect(() => measureRounds({ one: sideBySide(cwd, [there, ": >b"]) }, 1)).not.toThrow();
+  expect(() => measureRounds({ one: sideBySide(cwd, ["true", "false", "true"]) }, 1)).toThrow();
 });
 
 test("both sides deploy the same secrets, and ours is called as go-task calls it", async () => {
@@ -98,11 +108,55 @@ test("both sides deploy the same secrets, and ours is called as go-task calls it
   expect(Object.values(env ?? {}).join("\n")).not.toContain("{{");
 });
 
-test("without test hosts the bench says so, in one line", () => {
+test("both sides deploy the same systems of the same source", async () => {
+  const directory = temporaryDirectory();
+  const fleet = prepareFleets(directory, prepareFlake(join(directory, "flake")), ["-F", "/etc/none"]);
+  const dry = async (way: string) => {
+    const { argv, cwd } = deployAll(fleet, way, ["web1", "web2"]);
+    return (await run("task", ["--dry", "-v", ...argv.slice(1)], { cwd })).stderr;
+  };
+  const theirs = (await dry("upstream")).match(/--to ssh:\/\/root@pop\d \S+/g);
+  expect(theirs?.toSorted()).toEqual(
+    [1, 2, 3, 4, 5, 6, 7, 8].map((number) => `--to ssh://root@pop${number} ${fleet.source}`),
+  );
+  for (const way of ["shared", "apart", "secrets"]) {
+    const ours = await dry(way);
+    expect(ours.match(/ rebuild --host web\d --to root@pop\d/g)).toHaveLength(8);
+    expect(ours.match(/ --no-multiplex /g) ?? []).toHaveLength(way === "apart" ? 24 : 0);
+    expect(ours).toContain(`--flake ${fleet.flake}`);
+  }
+});
+
+test("a deployment that was to do nothing is refused when it did something", () => {
+  const said = "[web1] rebuild: unchanged, /nix/store/a\n";
+  expect(() => checkUnchanged(said, ["web1"])).not.toThrow();
+  expect(() => checkUnchanged(`${said}[web2] rebuild: switched to /nix/store/b\n`, ["web1", "web2"])).toThrow(
+    "switched",
+  );
+});
+
+test("a slow link brings all bytes, as late as it should", async () => {
+  const echo = createServer((socket) => socket.pipe(socket));
+  await new Promise<void>((resolve) => echo.listen(0, "127.0.0.1", resolve));
+  const far = { host: "127.0.0.1", port: (echo.address() as AddressInfo).port, milliseconds: 40 };
+  const { link, port } = await new Promise<{ link: Server; port: number }>((resolve) => {
+    const link = serve(far, (port) => resolve({ link, port }));
+  });
+  const since = performance.now();
+  const came: Buffer[] = [];
+  for await (const piece of connect(port, "127.0.0.1").end(Buffer.alloc(300_000, "abc"))) came.push(piece);
+  expect(Buffer.concat(came).equals(Buffer.alloc(300_000, "abc"))).toBe(true);
+  expect(performance.now() - since).toBeGreaterThan(79);
+  for (const server of [echo, link]) server.close();
+});
+
+test("without test hosts the bench says so, in one line each", async () => {
   vi.stubEnv("LOLLYPOPS_NO_HOSTS", "1");
   const print = vi.spyOn(console, "log").mockReturnValue();
-  benchSecrets(temporaryDirectory());
+  await benchSecrets(temporaryDirectory());
+  await benchDeploy(temporaryDirectory());
   expect(print.mock.calls).toEqual([
     [expect.stringMatching(/^secrets to real hosts +not measured: .* root on Linux$/)],
+    [expect.stringMatching(/^deployments of real hosts +not measured: .* root on Linux$/)],
   ]);
 });

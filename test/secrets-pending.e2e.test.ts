@@ -254,7 +254,7 @@ describe("units of changed secrets", () => {
     await fleet.configure(token("new", restart("test-kept")), system("2", ["kept"], { snippet: `rm -r ${log}` }));
     const { output, exitCode } = await fleet.deploy("web1");
     expect(output).toMatch(
-      /web1: rebuild failed: .*-web1-2 runs now, but is not the boot default: restarting test-kept.service failed\n/,
+      /web1: rebuild rolled-back: restarting test-kept.service failed; .*-web1-1 runs\n/,
     );
     expect(exitCode).toBe(201);
     expect(await ssh(host, `cat ${dir}/token; mkdir ${log}`)).toBe("new\n");

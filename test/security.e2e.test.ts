@@ -188,10 +188,10 @@ describe("a target that lies", () => {
     const asked = join(temporaryDirectory(), "asked");
     const bin = programs({
       ssh: `${read}; echo "$mark missing ${part} /etc/shadow --option /nix/store/* ${part} /nix/store/c-other"`,
-      nix: `echo ${system}`,
+      nix: `case "$*" in *path-info*) echo ${system}.drv ;; *) echo ${system} ;; esac`,
       "nix-store": `case $1 in --query) printf '%s\\n' ${part} ${system} ;; *) echo "$*" >${asked} ;; esac`,
     });
-    const words = ["rebuild", "--host", "web1", "--to", "web1", "--local-evaluation", "--sudo", "sudo"];
+    const words = ["rebuild", "--host", "web1", "--to", "web1", "--local-evaluation", "--build-on", "local", "--sudo", "sudo"];
     await call([...words, "--password-command", "echo word"], { path: bin });
     expect(readFileSync(asked, "utf8")).toBe(`--export ${part} ${part}\n`);
   });

@@ -179,11 +179,11 @@ set -- $quoted
   # Words that sh, fish, zsh and csh read alike. A text that was cut is not run.
   loader="while IFS= read -r l; do [ \"\$l\" = B$gate ] && break; done; IFS= read -r mark; text=\$(head -c ${#text}); case \$text in *D$gate) eval \"\$text\"; main \"\$@\";; esac"
   set_there
-  heard=$(
+  heard=$( {
     { { [ -z "$password" ] || printf '%s\n' "$password"; printf '%s\n' "B$gate" "$mark"; printf %s "$text"; payload; } 2>/dev/null |
-        if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh $way$ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1
+        { if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh $way$ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1 8>&-; got=$?; echo over >&8; exit $got; }
       printf '\n%s exit %s\n' "$mark" $?; } | hear
-  )
+  } 8<>"${go:-/dev/null}" )
   told "$heard"
   case $status$why$way in '255-S /'*) why=$(sed -n '$p' "$log" | tr -d '\000-\037\177'); why=${why:-the shared connection ended} ;; esac
   [ "$status" != 77 ] || [ -n "$outcome" ] || { ! in_run || : >"$refused"; fail failed "sudo did not take the password; nothing was sent${why:+: $why}"; }
@@ -207,7 +207,7 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
     case $line in *[[:cntrl:]]*) line=$(printf %s "$line" | tr -d '\000-\010\013-\037\177') ;; esac   # a terminal obeys some
     case $line in
       "$mark at "*) at=${line#"$mark at "} ;;
-      "$mark ready") : >"$go" ;;
+      "$mark ready") echo go >&8 ;;
       "$mark exit "*) status=${line#"$mark exit "} ;;
       "$mark "*) line=${line#"$mark "}; outcome=${line%% *} why=${line#"$outcome"}; why=${why# } ;;
       '') blank=1 ;;

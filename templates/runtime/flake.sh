@@ -11,16 +11,26 @@ prefetch() { # sets $source to the flake's own store path, and $dir to its direc
   show_prefetch
   # shellcheck disable=SC2086 # quoted words
   json=$(eval "nix flake prefetch --json $nix_opts $flake_q") || return 1
-  source=$(printf '%s' "$json" | field storePath | sed 1q); dir=$(printf '%s' "$json" | field dir | sed 1q)
+  first storePath; source=$value
+  first dir; dir=$value
   case $source in /nix/store/*) ;; *) say "nix flake prefetch told no store path: $json" >&2; return 1 ;; esac
+}
+first() { # sets $value to the first of this name in $json, or to nothing
+  case $json in *"\"$1\""*) value=${json#*"\"$1\""}; value=${value#*\"}; value=${value%%\"*} ;; *) value='' ;; esac
 }
 show_prefetch() {
   show "src=\$($nix_words flake prefetch --json${nix_opts:+ $nix_opts} $flake_q | sed 's/.*\"storePath\":\"\([^\"]*\)\".*/\\1/')"
 }
-find_source() { # the same for all hosts of a run
+find_source() { # the same for all hosts of a run; where it has no beginning, for all of a host's deployment
   if [ -n "$dry" ]; then show_prefetch; source="\$src" dir=''; return; fi
   if in_run && [ -e "$run/source" ]; then { read -r source; read -r dir || :; } <"$run/source"; return; fi
+  kept='' of="$flake $nix_opts"   # another Taskfile may run beside this one
+  case $step:$TASK in *":$host" | *:without-secrets) kept=$run/source.$host ;; esac
+  if [ "$step" != deploy-flake ] && in_run && [ -e "$kept" ]; then
+    { read -r source; read -r dir; IFS= read -r one; } <"$kept"; [ "$one" != "$of" ] || return 0
+  fi
   prefetch || fail failed "nix flake prefetch of $flake"
+  [ "$step" != deploy-flake ] || [ -z "$kept" ] || { make_run; say "$source$nl$dir$nl$of" >"$kept"; }
 }
 verb_source() { exec 4>&2; find_source; say "$source"; }   # standard output is the answer
 

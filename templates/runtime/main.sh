@@ -7,7 +7,7 @@ umask 077; ulimit -S -c 0
 locale=${LC_ALL-}; LC_ALL=C
 exec 4>&1
 unset name path cmd secrets source user dir password value values   # whatever is exported under these names is no business of children
-host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark='' fresh='' quiet='' address='' build_on='' port='' identity='' jump='' host_key='' multiplex=1 socket=''
+host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark='' fresh='' quiet='' address='' build_on='' port='' identity='' jump='' host_key='' multiplex=1 socket='' go=''
 guard=1 confirm=60 limit=600 confirm_host='' keep_failed='' ignore='*-wait-online.service' specialisation='' back=''
 flake=. config_dir=/var/src/lollypops method=auto attribute=nixosConfigurations
 read_settings "${LOLLYPOPS_SET_@HASH@%"$nl"}"

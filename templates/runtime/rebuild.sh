@@ -21,23 +21,19 @@ verb_rebuild() { # WORD…: the health checks
     "limit=$limit" "confirm=${confirm:+$((confirm + here_limit))}" "keep_failed=$keep_failed" "ignore=$ignore" "specialisation=$specialisation" "previous=$back"
   words="$quoted $words"
   quote_all "$config_dir/flake" "$source" "$query" "$attribute.\"$host\""
-  make_run; go=$run/go.$host
+  make_run; go=$run/go.$host; [ -p "$go" ] || mkfifo -- "$go" || fail failed "cannot make $go"
   payload() { stand_by; }
   eval "on_its_machine rebuild $words -- $quoted $nix_opts"
   payload() { :; }
-  rm -f -- "$go"
+  rm -f -- "$go"; go=''
   case $outcome in starting | started | activated) see_through "$@" ;; esac
   expect deployed unchanged
   case $outcome in deployed) changed "$why${LOLLYPOPS_GUARD:+, without guard}" ;; *) say "$step: unchanged, $why" ;; esac
   done_step
 }
 stand_by() { # the host waits for this before it activates, and knows by it that somebody is here
-  beats=0
-  while [ ! -e "$go" ]; do
-    echo; beats=$((beats + 1))
-    if [ $beats -lt 40 ]; then sleep 0.05; else sleep 0.5; fi
-  done
-  echo go
+  IFS= read -r word <&8   # `go` from whoever hears that it is ready, or else that ssh is over
+  [ "$word" != go ] || say go
 }
 show_activation() {
   case $REBUILD_ACTION in switch | test) show_stc test ;; dry-activate) show_stc dry-activate ;; esac

@@ -6,8 +6,10 @@ main() {
   answer here
   right_machine "${1#host=}" "${2#any=}"
   dir=$3 source=$4; shift 4
-  nix-store --check-validity "$source" "$@" 2>/dev/null || { answer missing; return; }
-  if [ "$(readlink -- "$dir/flake")" = "$source" ] && rooted; then answer unchanged; return; fi
+  is_root=''; [ "$(readlink -- "$dir/flake")" != "$source" ] || ! rooted || is_root=1
+  # What a root keeps is there.
+  [ "$is_root$*" = "1$source" ] || nix-store --check-validity "$source" "$@" 2>/dev/null || { answer missing; return; }
+  if [ -n "$is_root" ]; then answer unchanged; return; fi
   if [ "$(id -u)" = 0 ]; then make_directory "$dir" "$dir/flake"; else mkdir -p -- "$dir"; fi
   nix-store --realise "$source" --add-root "$dir/flake" --indirect >/dev/null || give_up "cannot make $dir/flake"
   answer linked

@@ -13,7 +13,7 @@ is() { readlink -f "$1"; }
 build() { # sets $new
   link=$1 source=$2 query=$3 attribute=$4; shift 4
   # Ours if it is there, whatever the link says meanwhile; else what was deployed last.
-  if nix-store --check-validity "$source" 2>/dev/null; then deployed=$source
+  if [ "$(readlink -- "$link")" = "$source" ] || nix-store --check-validity "$source" 2>/dev/null; then deployed=$source
   else
     [ ! -d "${link%/*}" ] || safe "${link%/*}" "$link"
     deployed=$(readlink -f "$link") && [ -e "$deployed" ] || give_up "there is no flake at $link; run deploy-flake first"
