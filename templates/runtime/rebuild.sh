@@ -60,7 +60,7 @@ run_check() { # one from here, beside the others
   [ $on = control ] || return 0
   begun="$begun $name"
   (
-    trap - INT TERM HUP
+    trap '' INT HUP; trap - TERM   # ended with all that it started, or those would stay
     REMOTE_HOST=${confirm_host:-${address:-localhost}} LC_ALL=$locale; export REMOTE_HOST
     while [ "$retries" -ge 0 ]; do
       said=$(within "$timeout" "$cmd" 2>&1 3>&- 4>&- </dev/null) && { echo "healthy $name" >&3; exit; }
