@@ -38,8 +38,7 @@ export type Fleet = { dir: string; change: (settings: Settings, files?: Record<s
 /** The checkout. */
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
-/** The set of hosts that this worker has for itself. */
-export const set = ownSet();
+const set = process.env["TESTHOSTS_SET"] ?? "0"; // worker-hosts.ts has chosen it
 const state = set === "0" ? "/run/testhosts" : `/run/testhosts-${set}`;
 
 /** `ssh -F sshConfig root@pop1` reaches the first host. */
@@ -171,13 +170,6 @@ afterAll(() => {
   if (process.env["LOLLYPOPS_KEEP_HOSTS"] === "1") return;
   for (const dir of temporary) rmSync(dir, { recursive: true, force: true });
 });
-
-function ownSet(): string {
-  const sets = process.env["TESTHOSTS_SETS"]?.split(",") ?? ["0"];
-  const worker = Number(process.env["VITEST_POOL_ID"] ?? 1);
-  process.env["TESTHOSTS_SET"] = sets[(worker - 1) % sets.length] ?? "0";
-  return process.env["TESTHOSTS_SET"];
-}
 
 async function testhosts(...args: string[]): Promise<void> {
   await mustRun(join(root, "test/testhosts"), args, { env: { TESTHOSTS_SET: set } });
