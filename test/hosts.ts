@@ -38,7 +38,7 @@ export type Fleet = { dir: string; change: (settings: Settings, files?: Record<s
 /** The checkout. */
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
-const set = process.env["TESTHOSTS_SET"] ?? "0"; // worker-hosts.ts has chosen it
+export const set = process.env["TESTHOSTS_SET"] ?? "0"; // worker-hosts.ts has chosen it
 const state = set === "0" ? "/run/testhosts" : `/run/testhosts-${set}`;
 
 /** `ssh -F sshConfig root@pop1` reaches the first host. */
