@@ -22,9 +22,7 @@ verb_rebuild() { # WORD…: the health checks
   words="$quoted $words"
   quote_all "$config_dir/flake" "$source" "$query" "$attribute.\"$host\""
   make_run; go=$run/go.$host; [ -p "$go" ] || mkfifo -- "$go" || fail failed "cannot make $go"
-  payload() { stand_by; }
-  eval "on_its_machine rebuild $words -- $quoted $nix_opts"
-  payload() { :; }
+  payload() { stand_by; }; eval "on_its_machine rebuild $words -- $quoted $nix_opts"; payload() { :; }
   rm -f -- "$go"; go=''
   case $outcome in starting | started | activated) see_through "$@" ;; esac
   expect deployed unchanged
@@ -116,8 +114,7 @@ reach() { # asks for the confirmation where the new system is to be, else at bot
   verb_there=$next to=$home
   if [ -n "$confirm_host" ] && { [ "$outcome" = activated ] && [ $next = confirm ] || [ $((left % 2)) = 0 ]; }; then to=${user:+$user@}$confirm_host
   elif [ -n "$confirm_host" ] && [ $next = confirm ]; then verb_there=follow; fi
-  seen=${at:-${seen:-0}}
-  fresh=1 quiet=1
+  seen=${at:-${seen:-0}} fresh=1 quiet=1
   on_target rebuild $verb_there "$id" "$seen" "$reason"
   quiet=''
 }
