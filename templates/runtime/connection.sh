@@ -186,7 +186,7 @@ set -- $quoted
   } 8<>"${go:-/dev/null}" )
   told "$heard"
   case $status$why$way in '255-S /'*) why=$(sed -n '$p' "$log" | tr -d '\000-\037\177'); why=${why:-the shared connection ended} ;; esac
-  [ "$status" != 77 ] || [ -n "$outcome" ] || { ! in_run || : >"$refused"; fail failed "sudo did not take the password; nothing was sent${why:+: $why}"; }
+  [ "$status" != 77 ] || [ -n "$outcome$quiet" ] || { ! in_run || : >"$refused"; fail failed "sudo did not take the password; nothing was sent${why:+: $why}"; }
 }
 payload() { :; }
 set_there() { # to what starts $loader on the target
@@ -207,9 +207,10 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
     case $line in *[[:cntrl:]]*) line=$(printf %s "$line" | tr -d '\000-\010\013-\037\177') ;; esac   # a terminal obeys some
     case $line in
       "$mark at "*) at=${line#"$mark at "} ;;
-      "$mark ready") echo go >&8 ;;
       "$mark exit "*) status=${line#"$mark exit "} ;;
-      "$mark "*) line=${line#"$mark "}; outcome=${line%% *} why=${line#"$outcome"}; why=${why# } ;;
+      "$mark "*) line=${line#"$mark "}; outcome=${line%% *} why=${line#"$outcome"}; why=${why# }
+        # What the host waits for: to be told to go on, and that its last words were heard.
+        [ -z "$go" ] || case $outcome in ready) echo go >&8 ;; here | starting | started) ;; activated) echo over >&8 ;; *) echo heard >&8 ;; esac ;;
       '') blank=1 ;;
       *) [ -z "$blank" ] || { printf '\n' >&4; blank=''; }
         # Of one try among many, only the host's own words.

@@ -22,16 +22,20 @@ verb_rebuild() { # WORD…: the health checks
   words="$quoted $words"
   quote_all "$config_dir/flake" "$source" "$query" "$attribute.\"$host\""
   make_run; go=$run/go.$host; [ -p "$go" ] || mkfifo -- "$go" || fail failed "cannot make $go"
-  payload() { stand_by; }; eval "on_its_machine rebuild $words -- $quoted $nix_opts"; payload() { :; }
+  payload() { stand_by; }
+  eval "on_its_machine rebuild $words -- $quoted $nix_opts"
+  case $outcome in ready | starting | started | activated) see_through "$@" ;; esac
   rm -f -- "$go"; go=''
-  case $outcome in starting | started | activated) see_through "$@" ;; esac
   expect deployed unchanged
   case $outcome in deployed) changed "$why${LOLLYPOPS_GUARD:+, without guard}" ;; *) say "$step: unchanged, $why" ;; esac
   done_step
 }
-stand_by() { # the host waits for this before it activates, and knows by it that somebody is here
-  IFS= read -r word <&8   # `go` from whoever hears that it is ready, or else that ssh is over
-  [ "$word" != go ] || say go
+stand_by() { # the host waits for these words of `hear` before it activates, and before it forgets; `over` is ssh
+  while IFS= read -r word <&8 && [ "$word" != over ]; do
+    [ "$word" != go ] || [ ! -e "$run/stop" ] || continue
+    say "$word"
+    [ "$word" != heard ] || break
+  done
 }
 show_activation() {
   case $REBUILD_ACTION in switch | test) show_stc test ;; dry-activate) show_stc dry-activate ;; esac
@@ -90,11 +94,12 @@ check_here() { # WORD…: all checks from here at once; fails if one does, and t
 # give up, since the unit there goes on, and only a new login proves that one can still log in.
 see_through() { # WORD…: the health checks
   next=follow reason='' home=$to left=$(((limit + ${confirm:-0}) / 5 + 20)) lost=''
+  begun=$outcome
   began $why
   while :; do
     case $outcome in
       activated) if check_here "$@"; then next=confirm; else next=refuse reason=$why; fi ;;
-      starting | started | here | '')
+      ready | starting | started | here | '')
         left=$((left - 1))
         [ $left -gt 0 ] || { outcome=unknown why="the host does not answer. Unless it was confirmed, it goes back to $old by itself; look at it"; break; }
         [ -n "$lost$signal" ] || say "$step: the connection was lost; the activation goes on, looking for it"
@@ -127,9 +132,13 @@ interrupted() { # the guard there takes it back, and says so; without one it goe
 }
 what_was_left() { # /run forgets everything when a host starts anew
   set -- $why
-  case ${1-} in
-    "$trial") if [ "$REBUILD_ACTION" = test ] || [ "${2-}" = "$new" ]; then outcome=deployed why="$1 runs"; return; fi ;;
-    "$old") outcome=rolled-back why="the host was restarted, or knows nothing of this activation; $old runs"; return ;;
+  case $begun/${1-}/${2-} in
+    */"$trial/$new") outcome=deployed why="$1 runs" ;;
+    */"$trial"/*) if [ "$REBUILD_ACTION" = test ]; then outcome=deployed why="$1 runs"; else lost_track "$@"; fi ;;
+    */"$old/$new") lost_track "$@" ;;
+    ready/"$old"/*) outcome=failed why="the connection was lost before anything was activated; $old runs" ;;
+    */"$old"/*) outcome=rolled-back why="the host was restarted, or knows nothing of this activation; $old runs" ;;
+    *) lost_track "$@" ;;
   esac
-  outcome=unknown why="the host knows nothing of this activation. Look at it: ${1-} runs, the profile is ${2-}"
 }
+lost_track() { outcome=unknown why="the host knows nothing of this activation. Look at it: ${1-} runs, the profile is ${2-}"; }

@@ -50,6 +50,7 @@ tell_status() { # what the target told, as a line and in the results
   case $booted in - | "$current") ;; *) words="$words; booted $booted" ;; esac
   [ "$reboot" = false ] || words="$words; reboot needed"
   words="$words; failed units: ${ill:-none}; flake: "
+  case $reboot in true | false) ;; *) reboot=null ;; esac
   ours=false flake_words='another'
   case $there in - ) flake_words=none ;; "$source") ours=true flake_words=ours ;; esac
   [ -n "$source" ] || { ours=null; flake_words="$there, ours is not known"; }
@@ -60,7 +61,7 @@ tell_status() { # what the target told, as a line and in the results
     if [ "$value" = - ]; then json=null; else json "$value"; fi; fields="$fields,\"$field\":$json"
   done
   list=''; for unit in $ill; do json "$unit"; list="$list${list:+,}$json"; done
-  case $generation in *[!0-9]*) generation=null ;; esac
+  case $generation in '' | *[!0-9]*) generation=null ;; esac
   result_line unchanged "$words$flake_words" \
     "$fields,\"generation\":$generation,\"reboot\":$reboot,\"failed\":[$list],\"ours\":$ours"
 }
@@ -132,7 +133,7 @@ verb_gc() { # [AGE], in days
   show_there '' '/nix/var/nix/profiles/system/bin/switch-to-configuration boot'
   show_there '' nix-collect-garbage
   [ -z "$dry" ] || { changed 'shown, not run'; done_step; }
-  on_target gc "$days"
+  on_its_machine gc "$days"
   [ "$outcome" != here ] || { outcome=unknown why="the connection ended early; what was begun there goes on${why:+: $why}"; }
   expect 'done'
   case $why in "no generation removed, 0 store"*) say "$step: $why" ;; *) changed "$why" ;; esac

@@ -19,6 +19,7 @@ set_old() { # the numbers of those older than $1 days
 }
 main() {
   answer here
+  right_machine "${1#host=}" "${2#any=}"; shift 2
   [ "$(id -u)" = 0 ] || give_up "collecting garbage needs root: set deployment.sudo.enable, or deploy as root"
   idle
   top=$(readlink -e $profile) && [ -e /run/current-system ] || give_up "this target never ran NixOS (no system profile)"
@@ -30,6 +31,7 @@ main() {
     removed="generations$old removed"
   fi
   # Before their systems go, whatever an earlier run has done: an entry must not lead to nothing.
+  idle; top=$(readlink -e $profile)
   log=$(NIXOS_INSTALL_BOOTLOADER=0 "$top/bin/switch-to-configuration" boot 2>&1) ||
     give_up "$removed, but the boot loader could not be written, so nothing was collected: $(say "$log" | tail -n 1)"
   log=$(nix-collect-garbage 2>&1) || give_up "$removed, but nix-collect-garbage failed: $(say "$log" | tail -n 1)"

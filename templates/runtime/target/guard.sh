@@ -38,6 +38,8 @@ try() {
   settle || bad "$broken"
   check_health
   [ -z "$confirm" ] || confirmed
+  ill=$(newly_failed)   # of those that took longer to fail
+  [ -z "$ill" ] || [ -n "$keep_failed" ] || bad "units failed:$ill"
 }
 judge() { # 17 and 22 are older programs' ways to say 1; some exit with 0 where they should with 1
   ill=$(newly_failed)
@@ -60,6 +62,7 @@ mended() { # units that failed for want of a secret whose owner came with this s
 }
 settle() { # what waited for the new system; or tells in $broken
   settle_owners
+  [ -z "$secrets_after" ] || [ -e "$after/run" ] || { broken="the secrets that come after the activation are gone, perhaps by another deployment"; return 1; }
   [ ! -e "$after/run" ] || sh "$after/run" || { broken="the secrets that come after the activation are not in place"; return 1; }
   settle_units
 }
@@ -98,7 +101,10 @@ state() {
 back() {
   say "going back to $old: $*"
   stc "$old" test
-  [ $got = 11 ] || [ "$(running)" != "$old" ] || finish rolled-back "$*; $old runs"
+  case $got/$(running) in
+    11/* | 124/* | 137/*) ;;   # it may be the old one because nothing was done
+    */"$old") ill=$(newly_failed); finish rolled-back "$*; $old runs${ill:+, with failed units:$ill}" ;;
+  esac
   finish unknown "$*; going back to $old ended with $got. Look at the host: $(running) runs"
 }
 

@@ -42,7 +42,7 @@ unchanged() { # a `test` is asked for to see it happen; one that began, but neve
   esac
 }
 wanted() { # a build may outlive the connection; only somebody who is there is told of the activation
-  answer ready
+  answer ready "$(running) $trial $new"
   timeout 20 grep -qxm1 go || exit 1
 }
 start() { # the unit, which runs this very program; systemd runs it again when it has ended
@@ -52,7 +52,9 @@ start() { # the unit, which runs this very program; systemd runs it again when i
       say 'case ${EXIT_CODE-} in "") activate ;; *) ended ;; esac'; } >"$d/run" && : >"$d/log" || { tidy; give_up "no room in /run"; }
   ln -sfn "$(running)" "/nix/var/nix/gcroots/lollypops-old-$id"
   answer starting "$(running) $trial $new"
+  tries=0
   until launch 2>"$d/err"; do
+    case $(systemctl show -p ExecStart $unit) in *"$d/run"*) break ;; esac   # it was started all the same
     state_now=$(systemctl is-active $unit)
     case $state_now in
       # One that ended can stay loaded and keep its name; this frees it, if not at once.
@@ -60,7 +62,7 @@ start() { # the unit, which runs this very program; systemd runs it again when i
       deactivating) ;;
       *) tries=25 ;;
     esac
-    tries=$((${tries:-0} + 1)); sleep 0.2
+    tries=$((tries + 1)); sleep 0.2
     case $tries$state_now in
       2[5-9]inactive | 2[5-9]failed) cat "$d/err"; tidy; give_up "the activation could not be started" ;;
       2[5-9]*) tidy; give_up "the host is busy with: $(systemctl show -p Description --value $unit), since $(systemctl show -p ActiveEnterTimestamp --value $unit) (systemctl status $unit)" ;;
@@ -87,7 +89,7 @@ follow() { # prints the log from line $1 + 1 on, whole lines only, telling where
     if [ -e "$d/result" ]; then ended=result; elif [ -e "$d/activated" ] && [ -d "$d/pending" ]; then ended=activated
     else case $(systemctl is-active $unit 2>/dev/null) in   # no answer at all is a systemd that executes itself anew
       # Killed with all that would go back; so that is started anew.
-      inactive | failed | unknown) [ -e "$d/result" ] || { [ ! -e "$d/again" ] && : >"$d/again" && launch -E EXIT_CODE=killed; } || ended=dead ;;
+      inactive | failed | unknown) [ -e "$d/result" ] || { [ ! -e "$d/again" ] && (: >"$d/again") && { systemctl reset-failed $unit 2>/dev/null; launch -E EXIT_CODE=killed; }; } || ended=dead ;;
     esac; fi
     lines=$(wc -l <"$d/log")
     if [ "$lines" -gt "$seen" ]; then sed -n "$((seen + 1)),${lines}p" "$d/log"; seen=$lines; answer at "$seen"
@@ -95,13 +97,14 @@ follow() { # prints the log from line $1 + 1 on, whole lines only, telling where
   done
   case $ended in
     activated) answer activated "$(is "/nix/var/nix/gcroots/lollypops-old-$id") $trial $new"; return ;;
-    result) systemctl stop "lollypops-$id.timer" 2>/dev/null; answer "$(cat "$d/result")" ;;
-    dead) answer unknown "the activation ended without a word. Look at the host: $(running) runs" ;;
+    dead) answer unknown "the activation ended without a word. Look at the host: $(running) runs"; return ;;
   esac
-  tidy
+  answer "$(cat "$d/result")"
+  # Words that got lost are asked for again.
+  ! timeout 20 grep -qxm1 heard || { systemctl stop "lollypops-$id.timer" 2>/dev/null; tidy; }
 }
 resume() { # VERB ID LINES WHY
-  id=$2 d=/run/lollypops/$2
+  id=$2 d=/run/lollypops/$2 limit=600 by="lollypops-gen, going back"
   [ -d "$d" ] || { tidy; answer gone "$(running) $(is $profile)"; return; }
   case $1 in
     confirm) mv "$d/pending" "$d/confirmed" 2>/dev/null ;;
