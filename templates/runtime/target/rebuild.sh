@@ -43,7 +43,7 @@ unchanged() { # a `test` is asked for to see it happen; one that began, but neve
 }
 wanted() { # a build may outlive the connection; only somebody who is there is told of the activation
   answer ready "$(running) $trial $new"
-  timeout 20 grep -qxm1 go || exit 1
+  timeout 20 grep -qxm1 go || give_up "nobody was there any more when the system was ready to be activated"
 }
 start() { # the unit, which runs this very program; systemd runs it again when it has ended
   umask 077
