@@ -2,7 +2,7 @@
 import { commonSteps, type Host } from "./hosts.ts";
 import { ownTask } from "./own-task.ts";
 import { flakeSource, word } from "./quote.ts";
-import { type CalledStep, type Context, calledSteps, type Shared, stepCall } from "./steps.ts";
+import { type CalledStep, type Context, calledSteps, mentions, type Shared, stepCall } from "./steps.ts";
 
 /** A go-task task, by go-task's own keys. */
 export type Task = Readonly<Record<string, unknown>>;
@@ -104,6 +104,5 @@ function brokenTasks(host: Host, error: string, context: Context): HostTasks {
 const anchor = (host: Host, step: string) => `${host.name.replace(/[^A-Za-z0-9_-]/g, "_")}-${step}`;
 
 function vars(commands: readonly unknown[], context: Context): Task {
-  const mentions = commands.some((command) => JSON.stringify(command).includes(flakeSource));
-  return mentions ? { vars: { LOCAL_FLAKE_SOURCE: { sh: context.source } } } : {};
+  return mentions(commands, flakeSource) ? { vars: { LOCAL_FLAKE_SOURCE: { sh: context.source } } } : {};
 }

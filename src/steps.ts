@@ -10,6 +10,12 @@ export type CalledStep = (typeof calledSteps)[number];
 /** What stands in several tasks: written out once, with an anchor, and referred to after that. */
 export type Shared = { readonly anchor: string; readonly content: unknown };
 
+/** Whether a command, or what it is made of, holds this text. */
+export function mentions(value: unknown, text: string): boolean {
+  if (typeof value === "string") return value.includes(text);
+  return typeof value === "object" && value !== null && Object.values(value).some((part) => mentions(part, text));
+}
+
 /** What all calls of a file share: the variable that starts the runtime, and how nix finds the hosts. */
 export type Context = {
   readonly launcher: string;

@@ -2,7 +2,7 @@
 import { type HostTasks, hostTasks, planned, type Task } from "./host-tasks.ts";
 import type { Host } from "./hosts.ts";
 import { word } from "./quote.ts";
-import { attribute, type Context, computed, destination, flake, type Shared, sourceCall } from "./steps.ts";
+import { attribute, type Context, computed, destination, flake, mentions, type Shared, sourceCall } from "./steps.ts";
 import type { Templates } from "./templates.ts";
 
 /** Tasks under a heading. */
@@ -47,7 +47,7 @@ function withSettings({ launcher, settings: { variable, names } }: Context, sect
   const shared: Shared = { anchor: "settings", content: env };
   const withEnv = (task: Task): Task => {
     const { cmd, cmds, env: own, ...rest } = task;
-    if (!JSON.stringify([cmd, cmds]).includes(launcher)) return task;
+    if (!mentions([cmd, cmds], launcher)) return task;
     return {
       ...rest,
       env: own === undefined ? shared : { ...env, ...own },
