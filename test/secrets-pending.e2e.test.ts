@@ -253,7 +253,9 @@ describe("units of changed secrets", () => {
     await fleet.deployed("web1");
     await fleet.configure(token("new", restart("test-kept")), system("2", ["kept"], { snippet: `rm -r ${log}` }));
     const { output, exitCode } = await fleet.deploy("web1");
-    expect(output).toMatch(/web1: rebuild rolled-back: restarting test-kept.service failed; .*-web1-1 runs, with failed units: test-kept.service\n/);
+    expect(output).toMatch(
+      /web1: rebuild rolled-back: restarting test-kept.service failed; .*-web1-1 runs, with failed units: test-kept.service\n/,
+    );
     expect(exitCode).toBe(201);
     expect(await ssh(host, `cat ${dir}/token; mkdir ${log}`)).toBe("new\n");
     await fleet.configure(token("new", restart("test-kept")), system("2", ["kept"]));
