@@ -104,13 +104,13 @@ function groupTasks(name: string, members: readonly HostTasks[], context: Contex
 
 function stepFanOuts(name: string, members: readonly HostTasks[], context: Context): Record<string, Task> {
   // A terminal is for one host; a task of that name that is the user's own needs none.
-  const shared = ({ steps, host }: HostTasks) =>
-    Object.keys(steps).filter((step) => step !== "ssh" || Object.hasOwn(host.extraTasks, step));
-  const names = [...new Set(members.flatMap(shared))];
+  const shares = ({ steps, host }: HostTasks, step: string) =>
+    Object.hasOwn(step === "ssh" ? host.extraTasks : steps, step);
+  const names = [...new Set(members.flatMap((host) => Object.keys(host.steps).filter((step) => shares(host, step))))];
   return Object.assign(
     {},
     ...names.map((step) => {
-      const having = members.filter((member) => shared(member).includes(step));
+      const having = members.filter((member) => shares(member, step));
       return fanOut(`${name}:${step}`, having, context, {}, step);
     }),
   );
