@@ -1,35 +1,32 @@
 /** The guard against systems and hosts on which something is wrong: each case ends as told, on a host that can be reached. */
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test } from "vitest";
 import {
   activationHeld,
   type Deployment,
+  deployed,
   ended,
+  ends,
   expectNothingLeft,
   fillDisk,
   freeDisk,
-  type GuardFleet,
-  guardFleet,
   harm,
   holdActivation,
   host,
+  kept,
   letGo,
+  made,
+  old,
+  outcome,
+  prepare,
   state,
 } from "./guard.ts";
 import { ssh, task } from "./hosts.ts";
 
-let made: GuardFleet;
-beforeAll(async () => {
-  made = await guardFleet();
-});
-beforeEach(() => made.renew());
-afterAll(() => made.renew());
+prepare();
 afterEach(async () => {
   await ssh(host, "umount /nix/var/nix/profiles /usr/bin/date 2>/dev/null || :");
 });
 
-const old = "0, 0, 0, 1";
-const kept = "new, new, new, 1 2";
-const deployed = "1 of 1 hosts deployed";
 const failed = (why: string) => `web1: failed at rebuild: ${why}`;
 const unchanged = (code: number, why: string) =>
   failed(`switch-to-configuration test ended with ${code}, and nothing changed: ${why}`.trimEnd());
@@ -37,12 +34,6 @@ const rolledBack = (why: string) => `web1: rolled-back at rebuild: ${why}; <0> r
 const nobody = rolledBack("nobody confirmed within 4 s over a new connection");
 const full = "the boot loader failed with 1; look at /boot: Failed to install bootloader";
 const patience = "--confirm-timeout 4";
-
-async function outcome(deployment: Deployment = {}) {
-  const { status, report, output } = await made.deploy(deployment);
-  return { status, report, state: await state(), output };
-}
-const ends = (status: number, report: string, state: string) => ({ status, report, state });
 
 const hanging = { "slow.service": "[Service]\nType=oneshot\nExecStart=/bin/sleep 3600\n" };
 const network = (unit: string) => ({ units: { "network.service": unit } });

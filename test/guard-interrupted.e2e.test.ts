@@ -1,36 +1,32 @@
 /** The guard when something goes away meanwhile: the control machine, the cable, the power, the guard itself. */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { until } from "./faults.ts";
 import {
   activationHeld,
+  deployed,
   ended,
   expectNothingLeft,
   expectTimerTidies,
   type GuardFleet,
-  guardFleet,
   holdActivation,
   holdNix,
   host,
   inside,
+  kept,
   letGo,
+  made,
   nixHeld,
+  old,
+  prepare,
   state,
 } from "./guard.ts";
 import { cut, mend, restart, run, ssh, temporaryDirectory, trySsh } from "./hosts.ts";
 
-let made: GuardFleet;
-beforeAll(async () => {
-  made = await guardFleet();
-});
-beforeEach(() => made.renew());
-afterAll(() => made.renew());
+prepare();
 
 type Running = Awaited<ReturnType<GuardFleet["begin"]>>;
-const old = "0, 0, 0, 1";
-const kept = "new, new, new, 1 2";
-const deployed = "1 of 1 hosts deployed";
 const unit = "nixos-rebuild-switch-to-configuration";
 
 const pause = (seconds: number) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));

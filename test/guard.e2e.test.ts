@@ -1,26 +1,25 @@
 /** The guard: what each way of asking for a system ends with. What goes wrong is in guard-failures and guard-interrupted. */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { type Deployment, ended, expectNothingLeft, type GuardFleet, guardFleet, harm, host, state } from "./guard.ts";
+import { describe, expect, test } from "vitest";
+import {
+  type Deployment,
+  deployed,
+  ended,
+  ends,
+  expectNothingLeft,
+  harm,
+  host,
+  kept,
+  made,
+  old,
+  outcome,
+  prepare,
+  state,
+} from "./guard.ts";
 import { cli, fleet, ssh, task, trySsh } from "./hosts.ts";
 
-let made: GuardFleet;
-beforeAll(async () => {
-  made = await guardFleet();
-});
-beforeEach(() => made.renew());
-afterAll(() => made.renew());
+prepare();
 
-const old = "0, 0, 0, 1";
-const kept = "new, new, new, 1 2";
-const deployed = "1 of 1 hosts deployed";
 const broken = { "bad.service": "[Service]\nType=oneshot\nExecStart=/bin/false\n" };
-
-/** Deploys; how the step ended, the report, and the systems that run, boot and are the profile's. */
-async function outcome(deployment: Deployment = {}) {
-  const { status, report, output } = await made.deploy(deployment);
-  return { status, report, state: await state(), output };
-}
-const ends = (status: number, report: string, state: string) => ({ status, report, state });
 
 describe("an action", () => {
   test.each<[string, Deployment, string]>([

@@ -1,7 +1,7 @@
 /** Helpers of the guard's tests: a fleet whose web1 gets the system that a test wants, and what became of its host. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect } from "vitest";
+import { afterAll, beforeAll, beforeEach, expect } from "vitest";
 import { start, until } from "./faults.ts";
 import {
   cli,
@@ -35,7 +35,7 @@ export type GuardFleet = Awaited<ReturnType<typeof guardFleet>>;
 /** ssh's options of a run that notices a dead line at once. */
 const hasty = `-F ${sshConfig} -o ServerAliveInterval=1 -o ServerAliveCountMax=2 -o ConnectTimeout=2`;
 
-export async function guardFleet() {
+async function guardFleet() {
   const secrets = { files: { greeting: null, "api token": null, "tls/key.pem": null } };
   const place = await fleet({ hosts: { web1: { lollypops: { tasks: ["deploy-flake", "rebuild"], secrets } } } });
   const plain = await cli([], { cwd: place.dir });
@@ -65,6 +65,30 @@ export async function guardFleet() {
     await markNixos(host, place.dir, "web1");
   }
   return { dir: place.dir, begin, again, deploy, renew };
+}
+
+/** The fleet of a test file. */
+export let made: GuardFleet;
+
+/** Before the tests of a file: a fleet; before each, a host right after its installation. */
+export function prepare(): void {
+  beforeAll(async () => {
+    made = await guardFleet();
+  });
+  beforeEach(() => made.renew());
+  afterAll(() => made.renew());
+}
+
+// ---- what most tests end with: systems as `state` tells them, and the report
+export const old = "0, 0, 0, 1";
+export const kept = "new, new, new, 1 2";
+export const deployed = "1 of 1 hosts deployed";
+export const ends = (status: number, report: string, state: string) => ({ status, report, state });
+
+/** Deploys; how the step ended, the report, and the systems that run, boot and are the profile's. */
+export async function outcome(deployment: Deployment = {}) {
+  const { status, report, output } = await made.deploy(deployment);
+  return { status, report, state: await state(), output };
 }
 
 /** The Taskfile with these words more in web1's call of `rebuild`. */
