@@ -210,7 +210,7 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
       "$mark exit "*) status=${line#"$mark exit "} ;;
       "$mark "*) line=${line#"$mark "}; outcome=${line%% *} why=${line#"$outcome"}; why=${why# }
         # What the host waits for: to be told to go on, and that its last words were heard.
-        [ -z "$go" ] || case $outcome in ready) echo go >&8 ;; here | starting | started) ;; activated) echo over >&8 ;; *) echo heard >&8 ;; esac ;;
+        [ -z "$go" ] || case $outcome in ready) echo go >&8 ;; here | starting) ;; activated) echo over >&8 ;; *) echo heard >&8 ;; esac ;;
       '') blank=1 ;;
       *) [ -z "$blank" ] || { printf '\n' >&4; blank=''; }
         # Of one try among many, only the host's own words.

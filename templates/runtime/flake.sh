@@ -25,7 +25,7 @@ find_source() { # the same for all hosts of a run; where it has no beginning, fo
   if [ -n "$dry" ]; then show_prefetch; source="\$src" dir=''; return; fi
   if in_run && [ -e "$run/source" ]; then { read -r source; read -r dir || :; } <"$run/source"; return; fi
   kept='' of="$flake $nix_opts"   # another Taskfile may run beside this one
-  case $step:$TASK in *":$host" | *:without-secrets) kept=$run/source.$host ;; esac
+  ! whole || kept=$run/source.$host
   if [ "$step" != deploy-flake ] && in_run && [ -e "$kept" ]; then
     { read -r source; read -r dir; IFS= read -r one; } <"$kept"; [ "$one" != "$of" ] || return 0
   fi

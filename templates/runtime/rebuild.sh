@@ -24,7 +24,7 @@ verb_rebuild() { # WORD…: the health checks
   make_run; go=$run/go.$host; [ -p "$go" ] || mkfifo -- "$go" || fail failed "cannot make $go"
   payload() { stand_by; }
   eval "on_its_machine rebuild $words -- $quoted $nix_opts"
-  case $outcome in ready | starting | started | activated) see_through "$@" ;; esac
+  case $outcome in ready | starting | activated) see_through "$@" ;; esac
   rm -f -- "$go"; go=''
   expect deployed unchanged
   case $outcome in deployed) changed "$why${LOLLYPOPS_GUARD:+, without guard}" ;; *) say "$step: unchanged, $why" ;; esac
@@ -99,7 +99,7 @@ see_through() { # WORD…: the health checks
   while :; do
     case $outcome in
       activated) if check_here "$@"; then next=confirm; else next=refuse reason=$why; fi ;;
-      ready | starting | started | here | '')
+      ready | starting | here | '')
         left=$((left - 1))
         [ $left -gt 0 ] || { outcome=unknown why="the host does not answer. Unless it was confirmed, it goes back to $old by itself; look at it"; break; }
         [ -n "$lost$signal" ] || say "$step: the connection was lost; the activation goes on, looking for it"

@@ -92,7 +92,7 @@ verb_secrets() { # deploy-secrets and check-secrets: which, is told by the name 
   secrets='' only='' waits='' later=''
   case $REBUILD_ACTION in dry-activate | build) only=compare ;; esac
   # What the whole deployment of the host goes on with.
-  case $rebuild$TASK in "1$host" | 1*":$host") waits=1; case $REBUILD_ACTION in switch | test) later=1 ;; esac ;; esac
+  if [ -n "$rebuild" ] && whole; then waits=1; case $REBUILD_ACTION in switch | test) later=1 ;; esac; fi
   [ -z "$SECRET" ] || prune=''
   if [ -n "$verbose" ]; then each_secret show_secret "$@"; fi
   [ -z "$dry" ] || { changed 'shown, not run'; done_step; }

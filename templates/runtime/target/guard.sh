@@ -132,11 +132,11 @@ unkeep() { # WHY. The new generation goes first, or the old system would write i
   fi
   if [ "$(generation)" != "$before" ]; then undone=''; elif [ -n "$before" ]; then stc "$(is $profile)" boot && bootable "$(is $profile)" || default_is "$(is $profile)" || undone=''
   else default_is "$old" || undone=''; fi   # an installer writes entries of generations only
-  if [ "$action" = boot ] || [ -z "$confirm" ]; then
-    [ -n "$undone" ] || finish unknown "$*; the old boot entries could not be written again. Look at /boot before you reboot; $(running) runs"
-    finish failed "$*; the old system is to boot next ($(state))"
+  if [ -z "$undone" ]; then
+    [ -z "$confirm" ] || stc "$old" test
+    finish unknown "$*; the old boot entries could not be written again. Look at /boot before you reboot; $(running) runs"
   fi
-  [ -n "$undone" ] || { stc "$old" test; finish unknown "$*; the old boot entries could not be written again. Look at /boot before you reboot; $(running) runs"; }
+  [ -n "$confirm" ] || finish failed "$*; the old system is to boot next ($(state))"   # as after `boot`, which is no trial
   bad "$*"
 }
 

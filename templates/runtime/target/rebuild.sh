@@ -42,7 +42,7 @@ unchanged() { # a `test` is asked for to see it happen; one that began, but neve
   esac
 }
 wanted() { # a build may outlive the connection; only somebody who is there is told of the activation
-  answer ready "$(running) $trial $new"
+  answer ready "$stood"
   timeout 20 grep -qxm1 go || give_up "nobody was there any more when the system was ready to be activated"
 }
 start() { # the unit, which runs this very program; systemd runs it again when it has ended
@@ -50,23 +50,20 @@ start() { # the unit, which runs this very program; systemd runs it again when i
   mkdir -p "$d" && { [ -z "$confirm" ] || mkdir "$d/pending"; } &&
     { printf '%s\n' "$text"; printf "take \"\$@\"; new='%s' trial='%s' number='%s' d='%s'; give_up() { say \"\$*\"; exit 1; }\n" "$new" "$trial" "$number" "$d"
       say 'case ${EXIT_CODE-} in "") activate ;; *) ended ;; esac'; } >"$d/run" && : >"$d/log" || { tidy; give_up "no room in /run"; }
-  ln -sfn "$(running)" "/nix/var/nix/gcroots/lollypops-old-$id"
-  answer starting "$(running) $trial $new"
+  ln -sfn "${stood%% *}" "/nix/var/nix/gcroots/lollypops-old-$id"
+  answer starting "$stood"
   tries=0
   until launch 2>"$d/err"; do
     case $(systemctl show -p ExecStart $unit) in *"$d/run"*) break ;; esac   # it was started all the same
-    state_now=$(systemctl is-active $unit)
-    case $state_now in
+    tries=$((tries + 1)) state_now=$(systemctl is-active $unit)
+    case $state_now$((tries / 25)) in
       # One that ended can stay loaded and keep its name; this frees it, if not at once.
-      inactive | failed) systemctl stop $unit 2>/dev/null; systemctl reset-failed $unit 2>/dev/null ;;
-      deactivating) ;;
-      *) tries=25 ;;
+      inactive0 | failed0) systemctl stop $unit 2>/dev/null; systemctl reset-failed $unit 2>/dev/null ;;
+      deactivating0) ;;
+      inactive1 | failed1) cat "$d/err"; tidy; give_up "the activation could not be started" ;;
+      *) tidy; give_up "the host is busy with: $(systemctl show -p Description --value $unit), since $(systemctl show -p ActiveEnterTimestamp --value $unit) (systemctl status $unit)" ;;
     esac
-    tries=$((tries + 1)); sleep 0.2
-    case $tries$state_now in
-      2[5-9]inactive | 2[5-9]failed) cat "$d/err"; tidy; give_up "the activation could not be started" ;;
-      2[5-9]*) tidy; give_up "the host is busy with: $(systemctl show -p Description --value $unit), since $(systemctl show -p ActiveEnterTimestamp --value $unit) (systemctl status $unit)" ;;
-    esac
+    sleep 0.2
   done
   sweep
 }
@@ -96,7 +93,7 @@ follow() { # prints the log from line $1 + 1 on, whole lines only, telling where
     elif [ -z "$ended" ]; then sleep 0.1; fi
   done
   case $ended in
-    activated) answer activated "$(is "/nix/var/nix/gcroots/lollypops-old-$id") $trial $new"; return ;;
+    activated) answer activated "${stood-}"; return ;;
     dead) answer unknown "the activation ended without a word. Look at the host: $(running) runs"; return ;;
   esac
   answer "$(cat "$d/result")"
@@ -142,12 +139,12 @@ main() {
     if [ -z "$did" ] && [ ! -e "$after/changed" ]; then answer unchanged "$new"; else answer deployed "$new runs already; what waited for it is done"; fi
     return
   fi
+  stood="$(running) $trial $new"   # what runs, what is tried, what is to boot: for whoever loses the connection
   wanted
   # Realised, so whole, and safe from the garbage collection from here on.
   d=/run/lollypops/$id
   ln -sfn "$new" "/nix/var/nix/gcroots/lollypops-$id" && nix-store --realise "$new" >/dev/null 2>&1 || { tidy; give_up "$new is not whole in the store there"; }
   start
   trap - EXIT
-  answer started "$(is "/nix/var/nix/gcroots/lollypops-old-$id") $trial $new"
   follow 0
 }
