@@ -1,6 +1,8 @@
 // The tasks of one host: its deployment, its steps, and a user's own tasks with what the report must know of them.
+
+import type { TaskBody } from "./extra-tasks.ts";
 import { commonSteps, type Host } from "./hosts.ts";
-import { ownTask } from "./own-task.ts";
+import { ownFlags, ownTask } from "./own-task.ts";
 import { flakeSource, word } from "./quote.ts";
 import { type CalledStep, type Context, calledSteps, mentions, type Shared, stepCall } from "./steps.ts";
 
@@ -9,10 +11,10 @@ export type Task = Readonly<Record<string, unknown>>;
 type Tasks = Readonly<Record<string, Task>>;
 
 /**
- * `deploy` is the whole deployment, `steps` its parts by name. `reported` holds, for each step that is a user's own, the
+ * `whole` is the deployment, called by that of the host as by the others'; `steps` are its parts by name. `reported` holds, for each step that is a user's own, the
  * task that deployments call instead: it notes beginning and end, whatever the user's task is made of.
  */
-export type HostTasks = { readonly host: Host; readonly deploy: Task; readonly steps: Tasks; readonly reported: Tasks };
+export type HostTasks = { readonly host: Host; readonly whole: Task; readonly steps: Tasks; readonly reported: Tasks };
 
 /** Builds the tasks of one host; `summaries` tell what each built-in step does. */
 export function hostTasks(host: Host, summaries: Readonly<Record<string, string>>, context: Context): HostTasks {
@@ -22,10 +24,9 @@ export function hostTasks(host: Host, summaries: Readonly<Record<string, string>
   const replaced = Object.fromEntries(own.map(([name]) => [name, { task: `${host.name}:${name}:reported` }]));
   const commands: Commands = { ...calls, ...replaced };
   const cmds = host.tasks.map((task) => commands[task]);
-  const desc = `Deploy ${host.name} (${host.tasks.join(", ")})`;
   return {
     host,
-    deploy: { desc, prefix: host.name, run: "once", ...vars(cmds, context), cmds },
+    whole: { internal: true, prefix: host.name, run: "once", ...vars(cmds, context), cmds },
     steps: {
       ...Object.fromEntries(
         Object.entries(stepCommands(host, calls, commands)).map(([step, some]) => {
@@ -36,9 +37,9 @@ export function hostTasks(host: Host, summaries: Readonly<Record<string, string>
           ];
         }),
       ),
-      ...Object.fromEntries(own.map(([name, task]) => [name, ownTask(host, task, context)])),
+      ...Object.fromEntries(own.map(([name, task]) => [name, ownTask(host, name, task, context)])),
     },
-    reported: Object.fromEntries(own.map(([name]) => [name, reportedTask(host, name, context)])),
+    reported: Object.fromEntries(own.map(([name, task]) => [name, reportedTask(host, name, task, context)])),
   };
 }
 
@@ -68,6 +69,7 @@ const more: Readonly<Record<string, Task>> = {
 /** How a host stands in the words of `begin`: with the steps of this deployment, where they are not the usual ones. */
 export function planned({ host, steps }: HostTasks, deployment: "whole" | "without-secrets" | "step"): string {
   if (deployment === "step") return host.name;
+  if (host.error !== undefined) return `${host.name}:evaluation`;
   const less = deployment === "without-secrets" && steps["without-secrets"]?.["run"] === "once";
   const plan = host.tasks.filter((task) => !less || task !== "deploy-secrets").join(",");
   return plan === "deploy-flake,deploy-secrets,rebuild" ? host.name : `${host.name}:${plan}`;
@@ -77,15 +79,18 @@ function call(host: Host, step: CalledStep, context: Context): Shared {
   return { anchor: anchor(host, step), content: stepCall(step, host, context) };
 }
 
-/** What go-task skips by `status` or `if` counts as done; what fails has said why. A dry run of ours runs nothing of theirs. */
-function reportedTask(host: Host, name: string, { launcher }: Context): Task {
-  const flags = `--host ${word(host.name)} --step ${word(name)}`;
+/**
+ * What go-task skips by `status` or `if` counts as done; `ended` has heard what failed, but for the failure of dependencies,
+ * which go-task alone knows. A dry run of ours runs nothing of theirs.
+ */
+function reportedTask(host: Host, name: string, body: TaskBody, { launcher }: Context): Task {
+  const flags = ownFlags(host, name);
+  const heard = body.cmds !== undefined && body["deps"] === undefined ? { ignore_error: true } : {};
   return {
     internal: true,
     prefix: host.name,
     cmds: [
-      { cmd: `${launcher} start ${flags}`, silent: true },
-      { task: `${host.name}:${name}`, if: '[ "{{.LOLLYPOPS_DRY_RUN}}" != 1 ]' },
+      { task: `${host.name}:${name}`, if: `${launcher} start ${flags}`, ...heard },
       { cmd: `${launcher} done ${flags}`, silent: true },
     ],
   };
@@ -96,8 +101,7 @@ function brokenTasks(host: Host, error: string, context: Context): HostTasks {
   const command = `${context.launcher} broken --host ${word(host.name)} -- ${word(error)}`;
   const task = { prefix: host.name, cmd: { anchor: anchor(host, "broken"), content: command } satisfies Shared };
   const steps = Object.fromEntries(commonSteps.map((step) => [step, task]));
-  const deploy = { desc: `Deploy ${host.name} (it could not be evaluated)`, run: "once", ...task };
-  return { host, deploy, steps, reported: {} };
+  return { host, whole: { internal: true, run: "once", ...task }, steps, reported: {} };
 }
 
 /** go-yaml knows anchors of letters, digits, `_` and `-`; one that comes again counts anew. */

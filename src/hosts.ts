@@ -69,6 +69,7 @@ export type Host = {
   readonly deployMethod: "auto" | "copy" | "archive";
   readonly configDir: string;
   readonly groups: readonly string[];
+  readonly order: number;
   readonly secrets: readonly Secret[];
   readonly prune: boolean;
   readonly tasks: readonly string[];
@@ -122,7 +123,8 @@ function ownTasks(host: string, extraTasks: Options["extraTasks"]) {
 }
 
 function taskName(host: string, name: string): string[] {
-  if (name === "hosts") return [`${host}: extraTasks.hosts: this name is taken by the tasks of groups`];
+  if (["hosts", "steps"].includes(name))
+    return [`${host}: extraTasks.${name}: this name is taken by the tool's own tasks`];
   if (/^[A-Za-z0-9_][A-Za-z0-9_-]*$/.test(name)) return [];
   const rule = "a task's name is made of A-Z a-z 0-9 _ - and begins with a letter, digit or _";
   return [`${host}: extraTasks.${JSON.stringify(name)}: ${rule}`];
@@ -147,6 +149,7 @@ function toHost(name: string, input: Options, extraTasks: Host["extraTasks"]): H
     configDir: input.deployment["config-dir"],
     // `default` is what upstream's module says of a host that is in no group
     groups: [...new Set(group === null || group === "default" ? groups : [group, ...groups])].sort(),
+    order: input.deployment.order,
     secrets: [
       ...secretsOf(input.secrets, "root", "/var/src/lollypops-secrets"),
       ...home.flatMap(([user, { secrets }]) => secretsOf(secrets, user, `/home/${user}/lollypops-secrets`)),

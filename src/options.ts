@@ -113,6 +113,7 @@ const deploymentSchema = z
     "build-on": login.optional(),
     "deploy-method": z.enum(["auto", "copy", "archive"]).default("auto"),
     "config-dir": absolute.default("/var/src/lollypops"),
+    order: z.int().default(0),
     group: groupName.nullable().default(null),
     groups: z.array(groupName).default([]),
     sudo: sudoSchema.prefault({}),

@@ -1,14 +1,21 @@
 // A user's extra task as it stands in the Taskfile: their own words, with what upstream's tasks could rely on.
 import type { TaskBody } from "./extra-tasks.ts";
 import type { Host } from "./hosts.ts";
-import { flakeSource, template, wordWithEnvironment } from "./quote.ts";
+import { flakeSource, template, word, wordWithEnvironment } from "./quote.ts";
 import { type Context, readyCall } from "./steps.ts";
 
-/** Adds to a task the variables that it mentions, and first a call that checks these and gets what it needs from the store. */
-export function ownTask(host: Host, body: TaskBody, context: Context): Readonly<Record<string, unknown>> {
+/** The flags that tell the runtime which task of a user's own is meant. */
+export const ownFlags = (host: Host, name: string) => `--host ${word(host.name)} --step ${word(name)}`;
+
+/**
+ * Adds to a task the variables that it mentions, a call that checks these and gets what it needs from the store, and one that
+ * hears how its commands ended.
+ */
+export function ownTask(host: Host, name: string, body: TaskBody, context: Context): Readonly<Record<string, unknown>> {
   const { cmds, vars, dir, ...rest } = body;
   const text = JSON.stringify(body);
   const ready = readyCall(host, text, /\.REMOTE_/.test(text), context);
+  const ended = `${context.launcher} ended ${ownFlags(host, name)} -- {{.EXIT_CODE}}`;
   const source = ready?.includes(flakeSource) ? flakeSource : "";
   const variables = { ...mentioned(text + source, remoteVariables(host, context)), ...vars };
   return {
@@ -19,7 +26,7 @@ export function ownTask(host: Host, body: TaskBody, context: Context): Readonly<
     ...(Object.keys(variables).length > 0 ? { vars: variables } : {}),
     ...(ready === undefined && cmds === undefined
       ? {}
-      : { cmds: [...(ready ? [{ cmd: ready, silent: true }] : []), ...(cmds ?? [])] }),
+      : { cmds: [{ defer: ended, silent: true }, ...(ready ? [{ cmd: ready, silent: true }] : []), ...(cmds ?? [])] }),
   };
 }
 

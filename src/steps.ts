@@ -90,8 +90,11 @@ export function destination({ user, address }: Host): string {
   return user === null ? address : `${user}@${address}`;
 }
 
+/** A host as a line of the table that `begin` reads: what it is called there, and how to reach it. */
+export const row = (name: string, host: Host) => [name, ...reach(host)].join(" ");
+
 function connection(host: Host): string[] {
-  const flags = host.local ? ["--local"] : login(host);
+  const flags = reach(host);
   if (host.sudo) flags.push(`--sudo ${word(host.sudo.command)}`);
   flags.push(...(host.sudo?.opts ?? []).map((opt) => `--sudo-opt ${wordWithEnvironment(opt)}`));
   const password = host.sudo?.passwordCommand ?? null;
@@ -102,7 +105,8 @@ function connection(host: Host): string[] {
   return [...flags, ...needs(programs, host.derivations)];
 }
 
-function login(host: Host): string[] {
+function reach(host: Host): string[] {
+  if (host.local) return ["--local"];
   const flags = [`--to ${word(destination(host))}`];
   if (host.ssh.command !== "ssh") flags.push(`--ssh ${word(host.ssh.command)}`);
   flags.push(...host.ssh.opts.map((opt) => `--ssh-opt ${wordWithEnvironment(opt)}`));

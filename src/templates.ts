@@ -5,8 +5,16 @@ import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parse } from "yaml";
 
-/** The shell runtime of the Taskfile: `hash` is part of its variables' names, so that no other version is picked up. */
-export type Runtime = { readonly hash: string; readonly text: string; readonly settings: readonly string[] };
+/**
+ * The shell runtime of the Taskfile: `hash` is part of its variables' names, so that no other version is picked up. `text` runs
+ * on the control machine; `targets` holds the programs that it sends to targets, each as a function that prints it.
+ */
+export type Runtime = {
+  readonly hash: string;
+  readonly text: string;
+  readonly targets: string;
+  readonly settings: readonly string[];
+};
 
 /** What the templates hold: the runtime, and for each built-in step the summary of what it does. */
 export type Templates = { readonly runtime: Runtime; readonly summaries: Readonly<Record<string, string>> };
@@ -31,16 +39,20 @@ export async function readTemplate(file: string): Promise<string> {
   return readFile(new URL(file, `file://${root}`), "utf8");
 }
 
-/** One program of all files: what runs on a target becomes a function that prints it, and main.sh comes last. */
+/** One program of all files, in which main.sh comes last, and one of those of targets: a variable has room for 128 KiB. */
 export function assembleRuntime(files: Readonly<Record<string, string>>): Runtime {
-  const names = Object.keys(files).filter((file) => file !== "runtime/main.sh");
-  const parts = [...names, "runtime/main.sh"].map((file) => {
-    const text = (files[file] ?? "").replace(/^ *# shellcheck .*\n/gm, "");
-    if (!file.startsWith("runtime/target/")) return text;
-    return `target_${basename(file, ".sh")}() { cat <<'TARGET'\n${text}TARGET\n}\n`;
-  });
-  const text = parts.join("\n");
+  const texts = Object.entries(files).map(
+    ([file, text]) => [file, text.replace(/^ *# shellcheck .*\n/gm, "")] as const,
+  );
+  const isTarget = ([file]: readonly [string, string]) => file.startsWith("runtime/target/");
+  const isMain = ([file]: readonly [string, string]) => file === "runtime/main.sh";
+  const here = texts.filter((part) => !isTarget(part));
+  const text = [...here.filter((part) => !isMain(part)), ...here.filter(isMain)].map(([, part]) => part).join("\n");
+  const targets = texts
+    .filter(isTarget)
+    .map(([file, program]) => `target_${basename(file, ".sh")}() { cat <<'TARGET'\n${program}TARGET\n}\n`)
+    .join("\n");
   const settings = [...new Set(text.match(/^settings='([^']*)'$/m)?.[1]?.split(" "))];
-  const hash = createHash("sha256").update(text).digest("hex").slice(0, 6);
-  return { hash, settings, text: text.replaceAll("@HASH@", hash) };
+  const hash = createHash("sha256").update(text).update(targets).digest("hex").slice(0, 6);
+  return { hash, settings, text: text.replaceAll("@HASH@", hash), targets };
 }

@@ -10,7 +10,7 @@ export type Shell = (typeof shells)[number];
 
 /** Every program that the control side may use beyond ssh, nix and task; `sh` comes on top. */
 const utilities = [
-  ..."awk base64 cat chmod date dd grep id mkdir mkfifo od printf rm sed sleep sort tr uname".split(" "),
+  ..."awk base64 cat chmod date dd grep id mkdir mkfifo mv od printf rm rmdir sed sleep sort tr uname".split(" "),
   "ps", // where there is no /proc
 ] as const;
 
@@ -55,12 +55,18 @@ export type CallOptions = {
 
 /** Calls a verb with the words of a step. This process stands for go-task: what it calls with one `env.XDG_RUNTIME_DIR` is a run. */
 export async function call(words: readonly string[], options: CallOptions): Promise<Result> {
-  const { hash, text, settings } = runtime;
+  const { hash, text, targets, settings } = runtime;
   const set = settings.map((name) => `${name}=${options.variables?.[name] ?? ""}\n`).join("");
   const path = options.only ?? [options.path, process.env["PATH"]].join(delimiter);
   return run("sh", ["-c", `eval\${IFS}"\${LOLLYPOPS_SH_${hash}-false}"`, "lollypops", ...words], {
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     ...(options.input === undefined ? {} : { input: options.input }),
-    env: { ...options.env, PATH: path, [`LOLLYPOPS_SH_${hash}`]: options.text ?? text, [`LOLLYPOPS_SET_${hash}`]: set },
+    env: {
+      ...options.env,
+      PATH: path,
+      [`LOLLYPOPS_SH_${hash}`]: options.text ?? text,
+      [`LOLLYPOPS_TARGET_${hash}`]: targets,
+      [`LOLLYPOPS_SET_${hash}`]: set,
+    },
   });
 }

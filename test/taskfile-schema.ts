@@ -7,5 +7,5 @@ export const taskfileSchema = z.strictObject({
   version: z.literal("3.51.1"),
   output: z.literal("prefixed"),
   tasks: z.record(z.string(), taskSchema),
-  env: z.record(z.string().regex(/^LOLLYPOPS_(SET_|SH_)?[0-9a-f]{6}$/), z.string()),
+  env: z.record(z.string().regex(/^LOLLYPOPS_(SET_|SH_|TARGET_)?[0-9a-f]{6}$/), z.string()),
 });

@@ -18,7 +18,7 @@ beforeAll(() => {
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 /** In place of the runtime: prints the words that it is called with. */
-const runtime = { hash: "000000", settings: [], text: "printf '%s\\0' \"$@\"" };
+const runtime = { hash: "000000", settings: [], targets: "", text: "printf '%s\\0' \"$@\"" };
 const where = { flake: ".", attribute: "nixosConfigurations", nixOptions: [] };
 
 /** The Taskfile of the only host, web1. */

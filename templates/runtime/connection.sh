@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # The way to a target: ssh with the host's options or the run's own, sudo, and programs that run there.
-# shellcheck disable=SC2015,SC2034,SC2154
+# shellcheck disable=SC2030,SC2031,SC2015,SC2034,SC2154
 
 destination() { # refuses what ssh or a store URI would read as an option or a parameter
   case $2 in
@@ -43,6 +43,8 @@ connect() { # from --to, --ssh, --sudo and what the run overrides
 }
 add_ssh_opts() { # the host's other settings. The user's options stand before: ssh takes the first of each. ServerAlive notices a dead line
   set -- -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3
+  # A question can be answered for one host, on a terminal.
+  [ -t 0 ] && [ -z "$batch" ] && [ ! -e "$run/batch" ] || [ "$step" = ssh ] || set -- -o BatchMode=yes "$@"
   case $host_key in
     '') ;;
     strict) set -- -o StrictHostKeyChecking=yes "$@" ;;
@@ -87,7 +89,7 @@ log_in() { # 255: in vain. 1: there is none to share, or else ssh can say better
   case $nl$(eval "$ssh $ssh_opts -G -- \"\$to\"" </dev/null 2>/dev/null) in *"${nl}controlpath "*) return 1 ;; esac   # the user's own
   : >"$socket.log"
   # Were it not to listen, for another one does, it runs `:` and ends.
-  eval "$ssh -f -M -S \$socket -o ControlPersist=15 -E \$socket.log $ssh_opts -- \"\$to\" :" </dev/null >/dev/null 2>>"$socket.log" 4>&-
+  eval "$ssh -f -M -S \$socket -o ControlPersist=15 -E \$socket.log $ssh_opts -- \"\$to\" :" </dev/null >/dev/null 2>>"$socket.log" 4>&- 7>&- 8>&- 9>&-
   got=$? log=$socket.log
   [ -z "$signal" ] || return 255
   if [ $got = 0 ] && [ -S "$socket" ]; then
@@ -98,11 +100,14 @@ log_in() { # 255: in vain. 1: there is none to share, or else ssh can say better
   case $got$(cat "$log") in 255 | *"UNKNOWN port"* | *listen* | 0* | 1*) return 1 ;; esac
   return 255
 }
-whole() { case $TASK in "$host" | *":$host" | *:without-secrets) ;; *) return 1 ;; esac; }   # not a step by itself
-leave() { # at the end of a step, unless the host's deployment goes on
-  case $?$step in 0rebuild) ;; 0*) ! whole || return 0 ;; esac
-  [ ! -S "$socket" ] || ssh -F /dev/null -S "$socket" -O stop x 2>/dev/null || rm -f -- "$socket"   # once nobody uses it
+whole() { case $TASK in "$host:steps" | *":$host:steps" | *:without-secrets) ;; *) return 1 ;; esac; }   # not a step by itself
+leave() { # at the end of a step; its connection stays if the host's deployment goes on
+  ended=$?; code=${code:-$ended}
+  unwatch
+  case $code$step in 0rebuild) ;; 0*) ! whole || return 0 ;; esac
+  [ ! -S "$socket" ] || close_master "$socket"
 }
+close_master() { ssh -F /dev/null -S "$1" -O stop x 2>/dev/null || rm -f -- "$1"; }   # it ends once nobody uses it
 unreached() { # ssh's words of a login in vain
   heard=$({ cat "$log"; printf '\n%s exit 255\n' "$mark"; } | hear)
   told "$heard"
@@ -157,7 +162,7 @@ tell_password() { # for sudo: asked once a step, kept in a variable; one that wa
   refused=$run/refused.$(checksum "$password_command")
   [ ! -e "$refused" ] || fail failed "sudo refused this password on another host of this run; it is not tried again"
   take_turn
-  password=$(LC_ALL=$locale sh -c -- "$password_command" 4>&-) || fail failed "deployment.sudo.password-command ended with exit $?; nothing was sent"
+  password=$(trap - PIPE; LC_ALL=$locale sh -c -- "$password_command" 4>&- 8>&- 9>&-) || fail failed "deployment.sudo.password-command ended with exit $?; nothing was sent"
   end_first; end_turn
   case $password in '') fail failed "deployment.sudo.password-command printed nothing; nothing was sent" ;;
     *"$nl"*) fail failed "deployment.sudo.password-command printed more than one line; nothing was sent" ;; esac
@@ -166,29 +171,45 @@ tell_password() { # for sudo: asked once a step, kept in a variable; one that wa
 # on_target PROGRAM WORD…: runs one of the target programs there. It travels over stdin after a random mark, with its
 # words, so that none of it shows in a process list; what `payload` prints follows it. Lines that begin with the mark are
 # for us, the rest is printed. Sets $outcome (`here` if it began, then what it said), $why (its words, or else the last
-# line printed), $at (the last place in a log that it told) and $status (ssh's).
+# line printed), $at (the last place in a log that it told) and $status (ssh's). Its stdin stays open until its last words were
+# heard: when that ends before, it is ended with all that it has started (`tied`). Those that read data to its end need no such thing.
 on_target() {
   tell_password
   [ -n "$mark" ] || set_marks
   share || { unreached; return 0; }
   program=$1; shift
   quote_all "$@"
-  text="$(target_common; case $program in secrets) target_pending ;; rebuild) target_pending; target_guard ;; build) target_rebuild ;; esac; "target_$program")
+  text="$(eval "$programs"; target_common; case $program in secrets) target_pending ;; rebuild) target_pending; target_guard ;; build) target_rebuild ;; esac; "target_$program")
 set -- $quoted
 : D$gate"
+  case $program in secrets | import) main=main go='' ;; *) main=tied; open_line ;; esac
   # Words that sh, fish, zsh and csh read alike. A text that was cut is not run.
-  loader="while IFS= read -r l; do [ \"\$l\" = B$gate ] && break; done; IFS= read -r mark; text=\$(head -c ${#text}); case \$text in *D$gate) eval \"\$text\"; main \"\$@\";; esac"
+  loader="while IFS= read -r l; do [ \"\$l\" = B$gate ] && break; done; IFS= read -r mark; text=\$(head -c ${#text}); case \$text in *D$gate) eval \"\$text\"; $main \"\$@\";; esac"
   set_there
   heard=$( {
-    { { [ -z "$password" ] || printf '%s\n' "$password"; printf '%s\n' "B$gate" "$mark"; printf %s "$text"; payload; } 2>/dev/null |
-        { if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh $way$ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1 8>&-; got=$?; echo over >&8; exit $got; }
+    { { [ -z "$password" ] || printf '%s\n' "$password"; printf '%s\n' "B$gate" "$mark"; printf %s "$text"; payload; [ -z "$go" ] || stand_by; } 2>/dev/null |
+        { if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh $way$ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1 8>&- 9>&-; got=$?; [ -z "$go" ] || echo over >&8; exit $got; }
       printf '\n%s exit %s\n' "$mark" $?; } | hear
-  } 8<>"${go:-/dev/null}" )
+  } )
   told "$heard"
+  [ -z "$go" ] || { echo end >&8; while read -r word <&8 && [ "$word" != end ]; do :; done; }   # words that nobody waited for
   case $status$why$way in '255-S /'*) why=$(sed -n '$p' "$log" | tr -d '\000-\037\177'); why=${why:-the shared connection ended} ;; esac
   [ "$status" != 77 ] || [ -n "$outcome$quiet" ] || { ! in_run || : >"$refused"; fail failed "sudo did not take the password; nothing was sent${why:+: $why}"; }
 }
 payload() { :; }
+open_line() { # descriptor 8: what `hear`, which knows what the host said last, tells the one who feeds ssh
+  [ -z "$line_open" ] || { go=1; return; }
+  make_run; go=$run/go.$$
+  { mkfifo -- "$go" && exec 8<>"$go"; } || fail failed "cannot make $go"
+  rm -f -- "$go"; go=1 line_open=1
+}
+stand_by() { # the host waits for these words before it activates, and before it forgets; `over` is ssh
+  while IFS= read -r word <&8 && [ "$word" != over ]; do
+    [ "$word" != go ] || [ ! -e "$run/stop" ] || continue
+    say "$word"
+    [ "$word" != heard ] || break
+  done
+}
 set_there() { # to what starts $loader on the target
   there="${sudo:+$sudo -- }sh -c '$loader'"
   # sudo gets one try, which shows whether it takes the password; one that does not ask leaves it to the loader, which drops it.
@@ -212,20 +233,37 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
         # What the host waits for: to be told to go on, and that its last words were heard.
         [ -z "$go" ] || case $outcome in ready) echo go >&8 ;; here | starting) ;; activated) echo over >&8 ;; *) echo heard >&8 ;; esac ;;
       '') blank=1 ;;
-      *) [ -z "$blank" ] || { printf '\n' >&4; blank=''; }
+      *) [ -z "$blank" ] || { tell >&4; blank=''; }
         # Of one try among many, only the host's own words.
-        [ "$quiet$outcome" = 1 ] || printf '%s\n' "$line" >&4
+        [ "$quiet$outcome" = 1 ] || pass
         case $line in *'nix log /nix/store/'* | *'For full logs, run'*) ;; *) last=${line#"${line%%[! ]*}"} ;; esac ;;
     esac
   done
   printf '%s\n' "$at" "$status" "$outcome" "${why:-$last}"
+}
+pass() { # a host's words to the user; GitHub would obey some
+  [ "${GITHUB_ACTIONS-}" != true ] || case $line in
+    *'##['* | *::*) set_neutral "$line"; tell "$neutral" >&4; return ;;
+  esac
+  tell "$line" >&4
+}
+set_neutral() { # $neutral, to $1 without GitHub's commands
+  neutral=$1
+  while :; do case $neutral in *'##['*) neutral="${neutral%%'##['*}## [${neutral#*'##['}" ;; *) break ;; esac; done
+  case ${neutral#"${neutral%%[! ]*}"} in ::*) neutral=": ${neutral#"${neutral%%[! ]*}:"}" ;; esac
 }
 expect() { # ends the step unless the target said one of $@
   case $status in 0 | 255) for word; do [ "$outcome" != "$word" ] || return 0; done ;; esac
   case $outcome in
     failed | rolled-back | unknown) fail "$outcome" "$why" ;;
     here) fail failed "the connection ended early${why:+: $why}" ;;
-    *) case $why$host_key in "Host key verification failed."*\ *) why="the host's key is not that of deployment.ssh.host-key" ;; esac
+    *) explain_login
       [ "$status" != 255 ] || fail unreachable "${why:-ssh said nothing}"; fail failed "$why (exit $status)" ;;
+  esac
+}
+explain_login() { # what to do about the words of ssh in $why
+  case $why/$host_key in
+    "Host key verification failed."*/*\ *) why="the host's key is not that of deployment.ssh.host-key" ;;
+    "Host key verification failed."*) why="the host's key is not known here, or is another than it was: look at it with '$ssh $to', or set deployment.ssh.host-key" ;;
   esac
 }

@@ -92,7 +92,7 @@ verb_deploy_flake() {
     [ "$outcome" != missing ] || fail failed "the copy did not bring all that is needed"
   fi
   expect linked unchanged
-  case $outcome in linked) changed "$config_dir/flake -> $source" ;; *) say "$step: unchanged" ;; esac
+  case $outcome in linked) changed "$config_dir/flake -> $source" ;; *) tell "$step: unchanged" ;; esac
   done_step
 }
 

@@ -3,7 +3,7 @@
 # it is confirmed from here over a new connection.
 # shellcheck disable=SC2015,SC2034,SC2086,SC2154,SC2317
 
-verb_check_vars() { say "$step: ok"; done_step; }
+verb_check_vars() { tell "$step: ok"; done_step; }
 verb_rebuild() { # WORD…: the health checks
   source='' query='' new=''
   if [ -n "$back" ]; then :; elif [ -n "$local_evaluation" ]; then build_here; else
@@ -21,21 +21,11 @@ verb_rebuild() { # WORD…: the health checks
     "limit=$limit" "confirm=${confirm:+$((confirm + here_limit))}" "keep_failed=$keep_failed" "ignore=$ignore" "specialisation=$specialisation" "previous=$back"
   words="$quoted $words"
   quote_all "$config_dir/flake" "$source" "$query" "$attribute.\"$host\""
-  make_run; go=$run/go.$host; [ -p "$go" ] || mkfifo -- "$go" || fail failed "cannot make $go"
-  payload() { stand_by; }
   eval "on_its_machine rebuild $words -- $quoted $nix_opts"
   case $outcome in ready | starting | activated) see_through "$@" ;; esac
-  rm -f -- "$go"; go=''
   expect deployed unchanged
-  case $outcome in deployed) changed "$why${LOLLYPOPS_GUARD:+, without guard}" ;; *) say "$step: unchanged, $why" ;; esac
+  case $outcome in deployed) changed "$why${LOLLYPOPS_GUARD:+, without guard}" ;; *) tell "$step: unchanged, $why" ;; esac
   done_step
-}
-stand_by() { # the host waits for these words of `hear` before it activates, and before it forgets; `over` is ssh
-  while IFS= read -r word <&8 && [ "$word" != over ]; do
-    [ "$word" != go ] || [ ! -e "$run/stop" ] || continue
-    say "$word"
-    [ "$word" != heard ] || break
-  done
 }
 show_activation() {
   case $REBUILD_ACTION in switch | test) show_stc test ;; dry-activate) show_stc dry-activate ;; esac
@@ -62,10 +52,10 @@ run_check() { # one from here, beside the others
   [ $on = control ] || return 0
   begun="$begun $name"
   (
-    trap '' INT HUP; trap - TERM   # ended with all that it started, or those would stay
+    trap '' INT HUP; trap - TERM PIPE   # ended with all that it started, or those would stay
     REMOTE_HOST=${confirm_host:-${address:-localhost}} LC_ALL=$locale; export REMOTE_HOST
     while [ "$retries" -ge 0 ]; do
-      said=$(within "$timeout" "$cmd" 2>&1 3>&- 4>&- </dev/null) && { echo "healthy $name" >&3; exit; }
+      said=$(within "$timeout" "$cmd" 2>&1 3>&- 4>&- 8>&- 9>&- </dev/null) && { echo "healthy $name" >&3; exit; }
       retries=$((retries - 1)); sleep 1
     done
     printf '%s\n' "$said" | sed "s/^/health check $name: /" >&4
@@ -77,10 +67,6 @@ within() { # SECONDS COMMAND; what is left of it then is ended
   wait $pid; ended=$?
   kill $watch 2>/dev/null
   return $ended
-}
-end_all() { # PID…, and all that they have started
-  # shellcheck disable=SC2016,SC2046 # awk's; numbers
-  kill "$@" $(ps -A -o pid= -o ppid= | awk -v tops=" $* " '{ up[$1] = $2 } END { for (one in up) { at = one; while (at in up && !index(tops, " " at " ")) at = up[at]; if (at in up) print one } }')
 }
 check_here() { # WORD…: all checks from here at once; fails if one does, and tells in $why
   begun='' pids=''
@@ -102,7 +88,7 @@ see_through() { # WORD…: the health checks
       ready | starting | here | '')
         left=$((left - 1))
         [ $left -gt 0 ] || { outcome=unknown why="the host does not answer. Unless it was confirmed, it goes back to $old by itself; look at it"; break; }
-        [ -n "$lost$signal" ] || say "$step: the connection was lost; the activation goes on, looking for it"
+        [ -n "$lost$signal" ] || tell "$step: the connection was lost; the activation goes on, looking for it"
         [ -z "$lost" ] || sleep 2
         lost=1 ;;
       gone) what_was_left; break ;;
@@ -126,7 +112,7 @@ reach() { # asks for the confirmation where the new system is to be, else at bot
 interrupted() { # the guard there takes it back, and says so; without one it goes on. A second signal ends this at once
   [ -n "$confirm" ] || { outcome=failed why="the activation goes on there by itself"; return 1; }
   [ $next != refuse ] || return 0
-  say "$step: interrupted; telling the host to go back"
+  tell "$step: interrupted; telling the host to go back"
   next=refuse reason="interrupted"
   trap 'fail unknown "the host goes back to $old by itself, unless it was confirmed"' INT TERM HUP
 }

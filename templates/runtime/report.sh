@@ -1,70 +1,205 @@
 # shellcheck shell=sh
-# A deployment of several hosts: its beginning, the choice of hosts, and the honest end.
+# A deployment, of one host or several: its beginning, who answers, the waves, the honest end, and what is remembered for `retry`.
 # A host stands here as NAME[:STEP,STEP…], its steps where they are not the usual ones.
-# shellcheck disable=SC2015,SC2034,SC2154
+# shellcheck disable=SC2030,SC2031,SC2015,SC2034,SC2154
 
 usual=deploy-flake,deploy-secrets,rebuild
-sweep() { # runs that a kill left behind
-  for old in "$runs"/*-*; do
-    pid=${old##*/}; pid=${pid%%-*}
-    [ "$(born "$pid")" = "${old##*-}" ] || rm -rf -- "$old"
-  done
-}
-verb_begin() { # HOST…
-  [ $# -gt 0 ] || exit 2
+with_plan() { case $one in *:*) ;; *) one=$one:${step:-$usual} ;; esac; }   # $one
+verb_begin() { # HOST…, with --table those of it that are to be deployed
+  rows=''
+  # shellcheck disable=SC2046 # names
+  if [ -n "$table" ]; then rows=$(cat); [ -n "$chosen" ] || set -- $(say "$rows" | sed 's/ .*//'); fi
+  for one; do shift; [ "$one" = / ] || set -- "$@" "$one"; done   # which stands between waves
+  [ $# -gt 0 ] || { [ -e "$run/nothing" ] && exit 0; exit 2; }
   [ $# = 1 ] || [ -z "$LP_REMOTE_HOST" ] || refuse "LP_REMOTE_HOST=$LP_REMOTE_HOST would send $# hosts to one machine; deploy one host with it"
-  source=''
-  # One source for the whole run, whatever is edited meanwhile.
-  case $step in '' | deploy-flake | rebuild | build | diff) [ -n "$dry" ] || prefetch || exit 1 ;; status) [ -n "$dry" ] || prefetch || source='' ;; esac
+  called_by_name
   make_run
-  [ -z "$source" ] || say "$source$nl$dir" >"$run/source"
+  list=$run/hosts.$name
+  now; say $((now + 3000)) >"$run/progress"; say "$now" >"$run/began.$name"
+  [ -n "$step" ] || say "$fleet" >"$run/fleet.$name"
   for one; do
     case $one in *:*) ;; *) one=$one:${step:-$usual} ;; esac
     # A whole deployment of a host happens once in a run, whichever groups it is in.
     [ -z "$step" ] || rm -f -- "$run/host.${one%%:*}" "$run/changed.${one%%:*}"
     say "$one"
-  done >"$run/hosts.$name"
+  done >"$list"
+  [ $# = 1 ] || { batch=1; : >"$run/batch"; warn_failfast; }
+  [ -z "$dry" ] || return 0
+  [ $# = 1 ] || [ -z "$rows" ] || { ask_all "$@"; [ -z "$signal" ] || exit 130; }
+  fetch_source
 }
-verb_start() { # of a task that is the user's own
-  [ -z "$dry" ] || say "$step: a task of your own, not run"
-  mark failed 'its own words are above'
-}
-verb_done() { ! in_run || : >"$run/changed.$host"; done_step; }
-
-after() { # sets $next to the step after $1 in the plan $2, or '' at its end
-  next=${2%%,*}
-  [ -n "$1" ] || return 0
-  case ,$2, in *",$1,"*) next=,$2,; next=${next#*",$1,"}; next=${next%%,*} ;; esac
-}
-outcome_of() { # HOST:PLAN; sets $outcome and $why
-  host=${1%%:*} plan=${1#*:} outcome='' at='' why=''
-  [ ! -e "$run/host.$host" ] || read -r outcome at why <"$run/host.$host"
-  case $outcome in
-    ok | '') after "$at" "$plan" ;;
-    *) why="$at${why:+: $why}"; return ;;
+fetch_source() { # one for the whole run, whatever is edited meanwhile
+  case $step in
+    '') grep -q -e deploy-flake -e rebuild "$list" || return 0 ;;
+    deploy-flake | rebuild | build | diff | status) ;;
+    *) return 0 ;;
   esac
-  if [ -n "$next" ] && [ -e "$run/stop" ]; then outcome=interrupted why="before $next"
-  elif [ -n "$next" ]; then outcome=failed why="$next (its own words are above)"
-  elif [ -e "$run/changed.$host" ]; then outcome=deployed
-  else outcome=unchanged; fi
+  if prefetch; then say "$source$nl$dir" >"$run/source"; return; fi
+  [ "$step" != status ] || return 0
+  say "failed nix flake prefetch of $flake failed (its own words are above)" >"$run/instead.$name"; exit 1
 }
+warn_failfast() { # our steps never fail for go-task, since `end` does; a task of the user's own may
+  case $(sed 's/^[^:]*://; s/$/,/; s/check-vars,//; s/deploy-flake,//; s/deploy-secrets,//; s/rebuild,//' "$list" | sort -u) in '') return 0 ;; esac
+  from='' up=$PWD
+  case ${TASK_FAILFAST-} in
+    [1tT]*) from=TASK_FAILFAST ;;
+    ?*) ;;
+    *) while [ -n "$up" ]; do set -- "$@" "$up"; up=${up%/*}; done
+      for place in "$@" "${HOME-}" "${XDG_CONFIG_HOME:-${HOME-}/.config}/task"; do
+        for file in "$place"/.taskrc.yml "$place"/.taskrc.yaml "$place"/taskrc.yml; do ! grep -qs '^failfast: *true' "$file" || from=$file; done
+      done ;;
+  esac
+  case " $(ps -o args= -p $PPID) " in *' -F '* | *' --failfast '*) from=--failfast ;; esac
+  [ -z "$from" ] || say "lollypops: $from is set: a task of your own that fails may stop the other hosts' tasks; task --failfast=false leaves them alone" >&2
+}
+
+# ---- who answers: all hosts are asked at once, but for a limit, by the login that their steps then share
+ask_all() { # HOST[:PLAN]…
+  slots=$run/slots; rm -f -- "$slots"; mkfifo -- "$slots" && exec 7<>"$slots" || refuse "cannot make $slots"
+  rm -f -- "$slots"; for slot in 1 2 3 4; do printf '\n\n\n\n\n\n\n\n' >&7; done
+  many=$# asked=" $* "
+  while read -r one flags; do
+    case $asked in *" $one "*) ;; *) continue ;; esac
+    case $one, in *:*deploy-flake,* | *:*deploy-secrets,* | *:*rebuild,*) ;; *:*) continue ;; esac
+    read -r slot <&7; [ -z "$signal" ] || break
+    (trap 'say >&7' EXIT; trap - INT TERM HUP; ask "$one" "$flags") </dev/null &
+  done <<EOF
+$rows
+EOF
+  while wait; [ $? -gt 128 ] && [ -z "$signal" ]; do :; done
+  # shellcheck disable=SC2046 # numbers
+  [ -z "$signal" ] || kill $(below $$) 2>/dev/null
+  exec 7>&-
+}
+ask() { # HOST[:PLAN] FLAGS: no step begins of one that does not answer
+  host=${1%%:*} step=connect; read_mark; [ -z "$outcome" ] || return 0
+  eval "set -- $2"; take_flags "$@"
+  [ -z "$local" ] || return 0
+  connect; now; host_began=$now
+  if [ "$many" -gt 64 ]; then # more masters than go-task will soon have use for
+    case $multiplex${ssh%% *} in 1ssh | 1*/ssh) ;; *) return 0 ;; esac
+    log=$run/log.$host; eval "$ssh -S none $ssh_opts -T -- \"\$to\" :" </dev/null >/dev/null 2>"$log" 4>&- 7>&- 9>&-
+    [ $? = 255 ] || return 0
+  else ! share || return 0; fi
+  set_marks; unreached
+  # What a host that is there says when too many log in at once is for the step to find out.
+  case $why in *'losed by '* | *'reset by '*) ;; *) explain_login; open_log; several=1; fail unreachable "${why:-ssh said nothing}" ;; esac
+}
+
+# ---- a task that is the user's own: `start` is asked whether it may run, `ended` hears how its commands ended, `done` what came of it
+verb_start() {
+  make_run; read_mark
+  case $outcome in ok | '') ;; *) exit 1 ;; esac
+  [ ! -e "$run/stop" ] || { [ -n "$outcome" ] || mark interrupted 'before it began'; exit 1; }
+  [ -z "$dry" ] || exit 1
+  mark running 'its own words are above'
+}
+verb_ended() { # [EXIT]
+  read_mark
+  [ "$outcome $at" = "running $step" ] || exit 0
+  case ${1-} in
+    '' | 0) mark ok ''; exit 0 ;;
+    129 | 130 | 143) outcome=interrupted; say INT >"$run/stop" ;;   # nobody else of us may have seen the signal
+    *) outcome=failed ;;
+  esac
+  mark "$outcome" "exit $1 (its own words are above)"; say "$host: $step $outcome: exit $1" >&2
+}
+verb_done() {
+  several=''; ! is_one_of_several || several=1
+  [ -z "$dry" ] || { make_run; changed 'a task of your own, not run'; done_step; }
+  read_mark
+  case $outcome/$at in running/"$step" | ok/"$step") : >"$run/changed.$host"; mark ok ''; exit 0 ;; esac   # also what go-task had no reason to run
+  set_code; finish "$code"
+}
+
+verb_wave() { # HOST[:PLAN]…: the next hosts begin only if these were deployed
+  behind=''
+  for one; do
+    case $one in *:*) ;; *) one=$one:${step:-$usual} ;; esac
+    outcome_of "$one"; set_code
+    [ "$code" = 0 ] || behind="$behind${behind:+, }$host"
+  done
+  [ -n "$behind" ] || return 0
+  [ -e "$run/stop" ] || say "skipped hosts of a lower order were not deployed: $behind" >"$run/instead.$name"
+  say "lollypops: no more hosts begin, since these were not deployed: $behind" >&2
+  exit 1
+}
+
+verb_stop() { # all deployments of this user
+  some=''
+  for one in "$runs"/*-*; do
+    [ "$one" != "$run" ] && ours "$one" && alive "$one" && say TERM >"$one/stop" && some="$some ${pid}" || :
+  done
+  say "${some:+told to stop: task, process}${some:-no deployment of yours is running}"
+}
+
+# ---- the end: what became of each host, told to people and machines
 verb_end() {
-  in_run || exit 0
-  deployed=0 unchanged=0 total=0 bad=''
-  while read -r one; do
-    total=$((total + 1)); outcome_of "$one"
-    case $outcome in
-      deployed) deployed=$((deployed + 1)) ;;
-      unchanged) unchanged=$((unchanged + 1)) ;;
-      *) bad="$bad$nl  $host: $outcome at $why" ;;
-    esac
-  done <"$run/hosts.$name"
-  good=$((deployed + unchanged)) what=deployed${LOLLYPOPS_GUARD:+ without guard}
-  if [ -n "$step" ]; then what="with $step done"; elif [ -n "$dry" ]; then what=shown
-  elif [ "$unchanged" -gt 0 ]; then what="$what, $unchanged of them unchanged"; fi
-  say "$good of $total hosts $what${bad:+; NOT done:}$bad"
-  # The notes stay until the next run: another group's hosts may have been deployed by this one.
+  in_run && [ -e "$run/hosts.$name" ] || exit 0
+  settle_list; now; read -r began <"$run/began.$name"
+  for socket in "$run"/s.*; do [ ! -S "$socket" ] || close_master "$socket"; done
+  what=deployed${LOLLYPOPS_GUARD:+ without guard}
+  if [ -n "$step" ]; then what="with $step done"; elif [ -n "$dry" ]; then what=shown; fi
+  tell_people <"$told_file"
+  [ "${GITHUB_ACTIONS-}" != true ] || tell_github <"$told_file"
+  host=''; [ -z "$LOLLYPOPS_RESULTS" ] || [ "$step" = status ] || results '' <"$told_file"
+  [ -n "$dry" ] || remember
+  code=$(awk -F'\t' -v codes='deployed 0 unchanged 0 skipped 0 failed 1 rolled-back 3 unreachable 4 unknown 5 interrupted 130' '
+    BEGIN { for (n = split(codes, word, " "); n > 0; n -= 2) code[word[n - 1]] = word[n] }
+    # of several hosts the plainest; skipped with no host that is wrong is as asked
+    code[$3] && (!got || code[$3] == 130) { got = code[$3] } code[$3] && code[$3] != got { got = got == 130 ? 130 : 1 } END { print got + 0 }' "$told_file")
+  rm -f -- "$told_file" "$run/began.$name" "$run/fleet.$name"
+  exit "$code"
 }
+settle_list() { # of this name: it is over. $told_file has a line for each host, HOST STEP OUTCOME HUNDREDTHS MESSAGE, between tabs
+  told_file=$run/told.$name
+  each_host settle_host "$run/hosts.$name" >"$told_file"
+  rm -f -- "$run/hosts.$name"
+}
+settle_host() { outcome_of "$one"; printf '%s\t%s\t%s\t%s\t%s\n' "$host" "$at" "$outcome" "$took" "$why"; }
+tell_people() { # of a host that is not as asked a line of its own
+  colour=''; [ ! -t 1 ] || [ -n "${NO_COLOR-}" ] || [ "${TERM-}" = dumb ] || colour=1
+  awk -F'\t' -v what="$what" -v colour=$colour -v logs="${LOLLYPOPS_LOG_DIR-}" -v took=$((now - began)) -v again="$([ -n "$step$dry" ] || say "${TASK%"${TASK##*:}"}retry")" '
+    function time(n) { return n < 6000 ? sprintf("%.1f s", n / 100) : sprintf("%d min %d s", n / 6000, n % 6000 / 100) }
+    function paint(code, text) { return colour ? "\033[" code "m" text "\033[0m" : text }
+    { total++; count[$3]++; if (!($3 in place)) { place[$3] = ++kinds; kind[kinds] = $3 }
+      for (i = 3; i > 0 && $4 > slow[i]; i--) { slow[i + 1] = slow[i]; who[i + 1] = who[i] } ; slow[i + 1] = $4; who[i + 1] = $1 }
+    $3 != "deployed" && $3 != "unchanged" {
+      lines = lines "  " paint($3 == "skipped" ? 33 : 31, $1 ": " $3) " at " $2 ": " $5 (logs && $4 > 0 ? " (log: " logs "/" $1 ".log)" : "") "\n" }
+    END {
+      same = count["unchanged"]; good = count["deployed"] + same
+      for (i = 1; i <= kinds; i++) if (kind[i] != "deployed" && kind[i] != "unchanged") rest = rest (rest ? ", " : "; NOT done: ") count[kind[i]] " " kind[i]
+      print paint(rest ? 1 : 32, good " of " total " hosts " what (same && what ~ /^deployed/ ? ", " same " of them unchanged" : "")) rest
+      printf "%stook %s", lines, time(took)
+      for (i = 1; i <= 3 && total > 1 && slow[i] > 0; i++) printf "%s%s %s", i == 1 ? "; slowest: " : ", ", who[i], time(slow[i])
+      print (rest && again ? "; again: task " again : "")
+    }'
+}
+
+# ---- what `retry` needs to know: in a file for each fleet, lines HOST OUTCOME
+set_memory() { memory=$runs/last.$(checksum "$1"); }
+remember() { # a deployment of several hosts is remembered instead of what was before, one of a single host beside it
+  [ -e "$run/fleet.$name" ] || return 0
+  read -r of <"$run/fleet.$name"; set_memory "$of"
+  { awk -F'\t' '{ print $1, $3 }' "$told_file"
+    case $(grep -c . "$told_file")/$name in 1/* | */retry | *:retry) [ ! -e "$memory" ] ||
+      awk -F'[\t ]' 'NR == FNR { now[$1]; next } !($1 in now)' "$told_file" "$memory" ;; esac; } >"$memory.$$"
+  mv -- "$memory.$$" "$memory"
+}
+remember_all() { # what became of a run that was killed
+  for list in "$run"/fleet.*; do
+    name=${list##*/fleet.}
+    [ ! -e "$run/hosts.$name" ] || { settle_list; remember; }
+  done
+}
+choose_undone() { # narrows $hosts to those that were not deployed
+  set_memory "$fleet"; make_run
+  [ -e "$memory" ] || choose_none "nothing is known of an earlier deployment of this fleet on this machine; task deploy-all deploys every host"
+  undone=" $(awk '$2 != "deployed" && $2 != "unchanged" { print $1 }' "$memory" | tr '\n' ' ')" left=''
+  for one in $hosts; do case " / $undone" in *" ${one%%:*} "*) left="$left $one" ;; esac; done
+  hosts=$left
+}
+nothing_to_do() { : >"$run/nothing"; say "lollypops: nothing to do again: what was asked for was deployed" >&2; }
 
 # shellcheck disable=SC2254 # a selector is a pattern
 matches() { # does host $1 match the selector $2? $groups holds "@group=host,host" words
@@ -75,6 +210,11 @@ matches() { # does host $1 match the selector $2? $groups holds "@group=host,hos
     *) case $1 in $2) return 0 ;; esac; return 1 ;;
   esac
 }
+choose_none() { # WHY: `begin` gets no host then, and refuses
+  say "lollypops: $1" >&2
+  picked=''; for one in $hosts; do [ "$one" != / ] || picked="$picked /"; done
+  say "$picked"; exit 0
+}
 verb_selected() { # HOST… @GROUP=HOST,… -- SELECTOR…: prints the hosts selected; on an error nothing, and says why
   set -f
   hosts='' groups=''
@@ -82,19 +222,24 @@ verb_selected() { # HOST… @GROUP=HOST,… -- SELECTOR…: prints the hosts sel
     case $1 in @*) groups="$groups $1" ;; *) hosts="$hosts $1" ;; esac; shift
   done
   [ $# = 0 ] || shift
-  [ $# -gt 0 ] || { say "lollypops: say which hosts, as in: task deploy -- web1 '@web' '!web2'" >&2; exit 0; }
+  retry=''; case $TASK in retry | *:retry) retry=1; everyone=$hosts; choose_undone ;; esac
+  [ $# -gt 0 ] || [ -n "$retry" ] || choose_none "say which hosts, as in: task deploy -- web1 '@web' '!web2'"
   only='!'; for selector; do case $selector in !*) ;; *) only='' ;; esac; done
   picked=''
   for one in $hosts; do
     take=$only
+    [ "$one" != / ] || { picked="$picked /"; continue; }
     for selector; do case $selector in !*) ;; *) ! matches "${one%%:*}" "$selector" || take=1 ;; esac; done
     for selector; do case $selector in !*) ! matches "${one%%:*}" "${selector#!}" || take='' ;; esac; done
     [ -z "$take" ] || picked="$picked $one"
   done
   for selector; do
-    some=''; for one in $hosts; do ! matches "${one%%:*}" "${selector#!}" || some=1; done
-    [ -n "$some" ] || { say "lollypops: no host or group matches '$selector' (task --list shows them)" >&2; exit 0; }
+    some=''; for one in ${everyone:-$hosts}; do ! matches "${one%%:*}" "${selector#!}" || some=1; done
+    [ -n "$some" ] || choose_none "no host or group matches '$selector' (task --list shows them)"
   done
-  [ -n "$picked" ] || say "lollypops: these selectors leave no host: $*" >&2
+  case $retry${picked#"${picked%%[! /]*}"} in
+    '') choose_none "these selectors leave no host: $*" ;;
+    1) nothing_to_do ;;
+  esac
   say "${picked# }"
 }

@@ -51,7 +51,7 @@ show_secret() {
   [ -z "$sudo" ] || [ -z "$password_command" ] || set -- "{ $password_command; $1; }"
   show "$1 | $there"
 }
-fetch() { LC_ALL=$locale sh -c -- "$cmd" 4>&- 3>&-; }   # with the words of this machine's user, terminal and locale
+fetch() { (trap - PIPE; LC_ALL=$locale exec sh -c -- "$cmd" 4>&- 3>&- 8>&- 9>&-); }   # with the words of this machine's user, terminal and locale
 check() {
   take_turn
   value=$( { { fetch || printf '!%s!' "$?" >&3; } | base64; } 3>&1)
@@ -98,7 +98,7 @@ verb_secrets() { # deploy-secrets and check-secrets: which, is told by the name 
   [ -z "$dry" ] || { changed 'shown, not run'; done_step; }
   [ "$asked" != reboot ] || secrets_there "$@"
   each_secret list_one "$@"
-  [ $n -gt 0 ] || [ -n "$prune" ] || { say "$step: none configured"; done_step; }
+  [ $n -gt 0 ] || [ -n "$prune" ] || { tell "$step: none configured"; done_step; }
   set_marks; gather "$@"
   # shellcheck disable=SC2317 # on_target calls it
   payload() { printf %s "$values"; }
@@ -107,13 +107,13 @@ verb_secrets() { # deploy-secrets and check-secrets: which, is told by the name 
   [ "$outcome" != here ] || [ -n "$only" ] || { outcome=unknown why="the connection ended early, so the secrets are the old or the new ones${why:+: $why}"; }
   expect 'done'
   case $why in *" to come after the activation"*) : >"$run/after.$host" ;; *) [ ! -e "$run/after.$host" ] || rm -f -- "$run/after.$host" ;; esac
-  case $why in *removed*) changed "$why" ;; "0 changed, "* | "0 would"*) say "$step: $why" ;; *) changed "$why" ;; esac
+  case $why in *removed*) changed "$why" ;; "0 changed, "* | "0 would"*) tell "$step: $why" ;; *) changed "$why" ;; esac
   done_step
 }
 check_secrets() {
   if [ -n "$dry" ]; then each_secret show_check "$@"; changed 'shown, not run'; done_step; fi
   missing=''; each_secret check "$@"; end_turn
   [ -z "$missing" ] || fail failed "$(printf %s "$missing" | grep -c .) of $n secrets are missing:$missing"
-  say "$step: $n of $n secrets are there"; done_step
+  tell "$step: $n of $n secrets are there"; done_step
 }
 show_check() { show "$cmd"; }

@@ -34,10 +34,8 @@ verb_status() {
   if in_run && [ -e "$run/source" ]; then find_source; else prefetch 2>/dev/null || source=''; fi
   on_target status "$config_dir/flake" 4>/dev/null
   if [ "$outcome" != status ]; then
-    bad=failed; [ "$status" != 255 ] || bad=unreachable
-    say "$step: $bad${why:+, $why}"
-    result_line $bad "$why"
-    expect status 2>/dev/null
+    [ "$status" != 255 ] || fail unreachable "${why:-ssh said nothing}"
+    expect status
   fi
   read -r current booted generation next reboot there ill <<EOF
 $why
@@ -54,7 +52,7 @@ tell_status() { # what the target told, as a line and in the results
   ours=false flake_words='another'
   case $there in - ) flake_words=none ;; "$source") ours=true flake_words=ours ;; esac
   [ -n "$source" ] || { ours=null; flake_words="$there, ours is not known"; }
-  say "$step: $words$flake_words"
+  tell "$step: $words$flake_words"
   fields=''
   for field in current booted flake; do
     eval "value=\$$field"; [ $field != flake ] || value=$there
@@ -62,6 +60,7 @@ tell_status() { # what the target told, as a line and in the results
   done
   list=''; for unit in $ill; do json "$unit"; list="$list${list:+,}$json"; done
   case $generation in '' | *[!0-9]*) generation=null ;; esac
+  told=1
   result_line unchanged "$words$flake_words" \
     "$fields,\"generation\":$generation,\"reboot\":$reboot,\"failed\":[$list],\"ours\":$ours"
 }
@@ -83,20 +82,20 @@ verb_reboot() {
   read -r boot wanted ill <<EOF
 $why
 EOF
-  say "$step: waiting for it"
+  tell "$step: waiting for it"
   await_boot
   [ "$system" = "$wanted" ] || [ "$booted" = "$wanted" ] ||
     fail failed "rebooted, but it runs ${system##*/} and not ${wanted##*/}, the boot default; look at its boot loader"
   make_run; printf '%s\n' "$system" "$ill" >"$note"
-  say "$step: back after $waited s"
+  tell "$step: back after $waited s"
   mark failed 'rebooted; its secrets and units were not looked at'
   exit 0
 }
 await_boot() { # a login to another boot than $boot; sets $system and $booted
-  patience=600 since=$(date +%s) waited=0
+  patience=600 told_at=$(date +%s) waited=0
   while [ -z "$signal" ] && [ $waited -lt $patience ]; do
     sleep 2
-    waited=$(($(date +%s) - since))
+    waited=$(($(date +%s) - told_at))
     [ ! -t 4 ] || printf '\r%s: %s s \r' "$step" $waited >&4
     fresh=1   # never a shared connection: that of before could look alive
     on_target reboot which 4>/dev/null
@@ -119,10 +118,10 @@ after_reboot() {
 }
 secrets_there() { # after a reboot, all of them: so nothing is to be sent
   paths=''; each_secret add_path "$@"
-  [ -n "$paths" ] || { say "$step: none configured"; done_step; }
+  [ -n "$paths" ] || { tell "$step: none configured"; done_step; }
   eval "on_target reboot missing$paths"
   expect missing there
-  [ "$outcome" = missing ] || { say "$step: all in place"; done_step; }
+  [ "$outcome" = missing ] || { tell "$step: all in place"; done_step; }
 }
 add_path() { quote "$path"; paths="$paths $quoted"; }
 
@@ -136,7 +135,7 @@ verb_gc() { # [AGE], in days
   on_its_machine gc "$days"
   [ "$outcome" != here ] || { outcome=unknown why="the connection ended early; what was begun there goes on${why:+: $why}"; }
   expect 'done'
-  case $why in "no generation removed, 0 store"*) say "$step: $why" ;; *) changed "$why" ;; esac
+  case $why in "no generation removed, 0 store"*) tell "$step: $why" ;; *) changed "$why" ;; esac
   done_step
 }
 

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # On the target, before each program: answers, and where root may write.
-# shellcheck disable=SC2015,SC2034,SC2154,SC3045
+# shellcheck disable=SC2015,SC2016,SC2034,SC2046,SC2154,SC3045
 PATH=$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/sbin:/sbin
 LC_ALL=C; export LC_ALL
 nl='
@@ -11,6 +11,19 @@ cd /   # other accounts work from here too
 say() { printf '%s\n' "$*"; }   # some echos obey a backslash in a name
 answer() { printf '%s %s\n' "$mark" "$*"; }
 give_up() { answer failed "$*"; exit 1; }
+# main, which gets what comes over the connection. When that is lost before the last words of main were heard, main is ended with all
+# that it has started, and that does not bring to its end what it has begun.
+tied() {
+  exec 3<&0
+  {
+    trap 'exit 0' TERM
+    sh -c 'echo $PPID'
+    while IFS= read -r word <&3; do say "$word" 2>/dev/null; [ "$word" != heard ] || exit 0; done
+    me=$(exec sh -c 'echo $PPID')
+    kill $(ps -A -o pid= -o ppid= | awk -v top=$$ -v except="$me" '{ up[$1] = $2 } END {
+      for (one in up) { at = one; while (at in up && at != top && at != except) at = up[at]; if (at == top && one != top) print one } }') 2>/dev/null
+  } | { read -r relay; (main "$@"); got=$?; kill "$relay" 2>/dev/null; exit $got; }
+}
 safe() { # may root write in directory $1? Not where somebody else can put another one in the way
   cd -P -- "$1" || [ -L "$1" ] || give_up "$2: $1 is no directory"
   [ "$PWD" = "$1" ] || give_up "$2: a symbolic link is among the parents; write the real path"

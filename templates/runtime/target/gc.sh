@@ -34,6 +34,7 @@ main() {
   idle; top=$(readlink -e $profile)
   log=$(NIXOS_INSTALL_BOOTLOADER=0 "$top/bin/switch-to-configuration" boot 2>&1) ||
     give_up "$removed, but the boot loader could not be written, so nothing was collected: $(say "$log" | tail -n 1)"
+  trap - HUP INT TERM
   log=$(nix-collect-garbage 2>&1) || give_up "$removed, but nix-collect-garbage failed: $(say "$log" | tail -n 1)"
   answer 'done' "$removed, $(say "$log" | grep ' freed$' | tail -n 1)"
 }

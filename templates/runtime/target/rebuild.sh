@@ -44,6 +44,7 @@ unchanged() { # a `test` is asked for to see it happen; one that began, but neve
 wanted() { # a build may outlive the connection; only somebody who is there is told of the activation
   answer ready "$stood"
   timeout 20 grep -qxm1 go || give_up "nobody was there any more when the system was ready to be activated"
+  trap '' HUP INT TERM   # from here on it is the unit's, whoever listens
 }
 start() { # the unit, which runs this very program; systemd runs it again when it has ended
   umask 077
@@ -127,6 +128,7 @@ main() {
   case $1 in follow | confirm | refuse) resume "$@"; return ;; esac
   take "$@"; right_machine "$host" "$any"; while [ "$1" != -- ]; do shift; done; shift
   trap 'rm -rf -- "$after"; rmdir /run/lollypops 2>/dev/null' EXIT   # until the unit sees to it
+  trap 'exit 1' HUP INT TERM
   [ -z "$secrets_after" ] || [ -e "$after/run" ] || give_up "the secrets that come after the activation are gone, perhaps by another deployment; deploy again"
   [ -e /run/current-system ] || give_up "this target never ran NixOS (no /run/current-system); nixos-anywhere installs it"
   if [ -n "$previous" ]; then find_previous; elif [ -z "$new" ]; then build "$@"; fi

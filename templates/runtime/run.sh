@@ -1,0 +1,189 @@
+# shellcheck shell=sh
+# The run as a whole: its directory, what is noted of each host there, how a step ends, and what ends it before its time.
+# shellcheck disable=SC2030,SC2031,SC2015,SC2034,SC2154
+
+# ---- a directory named by go-task's pid and start time; the next run sweeps it
+born() {
+  if [ -r /proc/self/stat ]; then
+    read -r stat 2>/dev/null <"/proc/$1/stat" || return 1
+    stat=${stat##*) }
+    # shellcheck disable=SC2086
+    set -- $stat; shift 19; say "$1"
+  else ps -o lstart= -p "$1" | tr -dc 0-9A-Za-z; fi
+}
+find_run() {
+  if [ -n "${XDG_RUNTIME_DIR-}" ] && [ -O "$XDG_RUNTIME_DIR" ]; then runs=$XDG_RUNTIME_DIR/lollypops
+  else runs=${TMPDIR:-/tmp}; [ ${#runs} -le 40 ] || runs=/tmp; runs=$runs/lollypops-$(id -u); fi   # a socket's path has to be short
+  run=$runs/$PPID-$(born $PPID)
+}
+ours() { [ -d "$1" ] && [ -O "$1" ] && [ ! -L "$1" ]; }
+in_run() { ours "$runs" && ours "$run"; }   # what somebody else made does not count
+make_run() { in_run || { mkdir -p -- "$run" && in_run || refuse "cannot keep notes in $runs"; sweep; }; }
+alive() { pid=${1##*/}; pid=${pid%%-*}; [ "$(born "$pid")" = "${1##*-}" ]; }
+sweep() { # runs that ended; what one that was killed did is still to be remembered
+  for old in "$runs"/*-*; do
+    alive "$old" || ! mv -- "$old" "$runs/gone.$$" 2>/dev/null || { (run=$runs/gone.$$; remember_all); rm -rf -- "$runs/gone.$$"; }
+  done
+}
+now() { # sets $now, in hundredths of a second since some time
+  if read -r now _ 2>/dev/null </proc/uptime; then now=${now%.*}${now#*.}; else now=$(date +%s)00; fi
+}
+
+# ---- a host's mark, one line: BEGAN NOW OUTCOME STEP WORDS; while a step runs its outcome is `running`, then `ok` or what is wrong
+mark() { # OUTCOME WORDS
+  in_run || return 0
+  now; set_printable "$2"; printf '%s\n' "${host_began:-$now} $now $1 $step $printable" >"$run/host.$host"
+}
+read_mark() { # of $host; sets $host_began, $marked, $outcome, $at and $why, to nothing if it has none
+  host_began='' marked='' outcome='' at='' why=''
+  ! read -r host_began marked outcome at why 2>/dev/null <"$run/host.$host"
+}
+each_host() { # DO LIST: calls DO with each HOST:PLAN of the list, in $one
+  while read -r one; do "$1"; done <"$2"
+}
+after() { # sets $next to the step after $1 in the plan $2, or '' at its end
+  next=${2%%,*}
+  [ -n "$1" ] || return 0
+  case ,$2, in *",$1,"*) next=,$2,; next=${next#*",$1,"}; next=${next%%,*} ;; esac
+}
+outcome_of() { # HOST:PLAN; sets $host, $outcome, $at, $why and $took (hundredths of a second)
+  host=${1%%:*} plan=${1#*:}; read_mark
+  took=$((${marked:-0} - ${host_began:-0}))
+  case $outcome in
+    ok | '') after "$at" "$plan" ;;
+    running) next='' outcome=failed why=${why:-killed}; return ;;
+    *) next=''; return ;;
+  esac
+  if [ -z "$next" ]; then
+    outcome=unchanged; [ ! -e "$run/changed.$host" ] || outcome=deployed
+    return
+  fi
+  at=$next
+  if [ -e "$run/instead.$name" ]; then read -r outcome why <"$run/instead.$name"
+  elif [ -e "$run/stop" ]; then outcome=interrupted why='before it began'
+  else outcome=failed why='its own words are above'; fi
+}
+
+# ---- how a step begins and ends: 0 deployed or unchanged, 1 failed, 3 rolled back, 4 unreachable, 5 unknown, 130 interrupted
+# Where several hosts are deployed it is `end` that tells, and fails: a step that failed would cost the others theirs, if the user has set failfast.
+is_one_of_several() {
+  case $TASK in *:steps) return 0 ;; *:reported) set -- "$run"/hosts.* ;; *) set -- "$run"/hosts.*:"${TASK##*:}" ;; esac
+  [ -e "$1" ]
+}
+begin_step() { # unless its host, or the whole run, has come to its end
+  make_run
+  several=''; ! is_one_of_several || several=1
+  read_mark
+  case $outcome in
+    ok | '') ;;
+    *) [ -z "$several" ] || exit 0; host_began='' outcome='' ;;
+  esac
+  if [ -e "$run/stop" ]; then [ -n "$outcome" ] || mark interrupted 'before it began'; finish 130; fi
+  open_log
+  mark running ''; step_began=$now
+  outcome='' at='' why=''
+  watch
+}
+open_log() { # this host's; in a directory of the user's own
+  [ -n "$LOLLYPOPS_LOG_DIR" ] || return 0
+  mkdir -p -- "$LOLLYPOPS_LOG_DIR" && { : >>"$LOLLYPOPS_LOG_DIR/$host.log"; } 2>/dev/null && chmod 600 "$LOLLYPOPS_LOG_DIR/$host.log" ||
+    refuse "cannot write LOLLYPOPS_LOG_DIR, $LOLLYPOPS_LOG_DIR/$host.log"
+  exec 9>>"$LOLLYPOPS_LOG_DIR/$host.log"
+  say "--- $(date -u +%Y-%m-%dT%H:%M:%SZ) $step" >&9
+}
+changed() { in_run && : >"$run/changed.$host"; tell "$step: $*"; }
+done_step() {
+  mark ok ''
+  if [ -e "$run/changed.$host" ]; then result deployed ''; else result unchanged ''; fi
+  finish 0
+}
+fail() { # OUTCOME WORDS
+  outcome=$1; shift
+  case $signal$outcome in
+    rolled-back | unknown | failed | unreachable) ;;
+    ALRM*) [ "$outcome" != unreachable ] || outcome=failed; set -- "not done within $LOLLYPOPS_TIMEOUT s (LOLLYPOPS_TIMEOUT)${*:+; $*}" ;;
+    *) outcome=interrupted; set -- "by SIG$signal${*:+; $*}" ;;
+  esac
+  [ "$outcome$LOLLYPOPS_SKIP_UNREACHABLE" != unreachable1 ] || outcome=skipped
+  mark "$outcome" "$*"
+  tell "$host: $step $outcome: $*" >&2
+  result "$outcome" "$*"
+  set_code; finish "$code"
+}
+set_code() { # $code, of $outcome
+  case $outcome in deployed | unchanged | skipped | ok) code=0 ;; failed) code=1 ;; rolled-back) code=3 ;; unreachable) code=4 ;; interrupted) code=130 ;; *) code=5 ;; esac
+}
+finish() { code=$1; [ -z "$several" ] || exit 0; exit "$1"; }
+result() { # of a step by itself; of the others `end` tells
+  [ -n "$LOLLYPOPS_RESULTS" ] && [ -z "$told" ] || return 0
+  [ -z "$several" ] || [ "$step" = status ] || return 0
+  case $TASK/$step/$1 in *:without-secrets/rebuild/* | *:without-secrets/*/[!du]* | */unknown) ;; *:without-secrets/*) return ;; esac
+  result_line "$1" "$2"
+}
+
+# ---- before its time: Ctrl-C, a signal, the death of go-task, `task stop`, LOLLYPOPS_TIMEOUT
+on_signal() { # NAME; a second one ends all at once
+  if [ -n "$signal" ]; then
+    # shellcheck disable=SC2046 # numbers
+    kill $(below $$) 2>/dev/null
+    exit 130
+  fi
+  signal=$1
+  [ -n "${2-}" ] || unwatch
+  case $1 in ALRM) ;; *) ! in_run || say "$1" >"$run/stop" ;; esac
+}
+on_watcher() { [ -n "$signal" ] || on_signal "$1" seen; }
+below() { # PID [EXCEPT]: all that it has started, but for what EXCEPT has
+  ps -A -o pid= -o ppid= | awk -v top="$1" -v except="${2-0}" '{ up[$1] = $2 } END {
+    for (one in up) { at = one; while (at in up && at != top && at != except) at = up[at]; if (at == top && one != top) print one } }'
+}
+# shellcheck disable=SC2046 # numbers
+end_all() { for one; do kill "$one" $(below "$one") 2>/dev/null; done; }
+# Beside a step. Its children get what Ctrl-C would give them, since sh hears a signal only when they have ended; those who do not obey are killed.
+watch() {
+  (
+    trap '' INT HUP TERM
+    left=${LOLLYPOPS_TIMEOUT:--1}
+    while :; do
+      sleep 1 >/dev/null 4>&- 8>&-
+      left=$((left - 1))
+      if [ $left = 0 ]; then end_step ALRM
+      elif [ -e "$run/stop" ] || [ "$(born $PPID)" != "${run##*-}" ]; then end_step USR1
+      elif ! kill -0 $$; then exit; fi
+      progress
+    done
+  ) </dev/null 2>/dev/null 9>&- & watcher=$!
+}
+# A sh that has only just been started would lose any other signal.
+unwatch() { [ -z "$watcher" ] || kill -s KILL "$watcher" 2>/dev/null; watcher=''; }
+end_step() {
+  # shellcheck disable=SC2016 # that shell's
+  victims=$(below $$ "$(exec sh -c 'echo $PPID')")
+  kill -s "$1" $$
+  # shellcheck disable=SC2086 # numbers
+  for force in INT TERM KILL; do kill -s $force $victims; sleep 10 >/dev/null 4>&- 8>&-; done
+  exit
+}
+progress() { # each half minute, from whichever step notices first
+  now; read -r due <"$run/progress" || return 0
+  [ "$now" -ge "$due" ] && mkdir "$run/progress.$due" || return 0
+  say $((now + 3000)) >"$run/progress"; rmdir "$run/progress.$due"
+  total=0 over=0 bad=0 waiting=0 busy=''
+  for list in "$run"/hosts.*; do [ ! -e "$list" ] || each_host count_host "$list"; done
+  [ $total = 0 ] || say "$over of $total hosts done, $bad failed, $waiting waiting; longest:$(printf %s "$busy" | sort -n | awk -v now="$now" '
+    NR < 4 { printf "%s %s (%s, %d s)", NR > 1 ? "," : "", $2, $3, (now - $1) / 100 }')"
+}
+count_host() {
+  host=${one%%:*}; read_mark
+  total=$((total + 1))
+  case $outcome in
+    '') waiting=$((waiting + 1)); return ;;
+    running) busy="$busy$host_began $host $at$nl"; return ;;
+    ok) after "$at" "${one#*:}"; [ -z "$next" ] || return 0 ;;
+    *) bad=$((bad + 1)) ;;
+  esac
+  over=$((over + 1))
+}
+called_by_name() { # go-task reads names as regular expressions
+  case $called in '' | "$host" | "$host:"* | *":$host" | *":$host:"*) ;; *) refuse "$called is not the name of a task" ;; esac
+}
