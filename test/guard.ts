@@ -105,7 +105,7 @@ export async function ended(running: ReturnType<typeof start>) {
   await running.child;
   const output = running.said().replaceAll(/\/nix\/store\/[a-z0-9]{32}-nixos-system-web1-([^\s/;:,)]+)/g, "<$1>");
   const status = Number(output.match(/exit status (\d+)/)?.[1] ?? 0);
-  const report = output.match(/^\[deploy\] +(web1: .*)/m)?.[1] ?? output.match(/^\[deploy\] (\d of 1 .*)/m)?.[1] ?? "";
+  const report = output.match(/^ {2}(web1: .*)/m)?.[1] ?? output.match(/^(\d of 1 .*)/m)?.[1] ?? "";
   return { output, status, report };
 }
 

@@ -56,7 +56,7 @@ describe.each([
     );
     await itself(user, deployment);
     const first = await onHost("deploy-all");
-    expect(first.stdout).toContain("[deploy-all] 1 of 1 hosts deployed");
+    expect(first.stdout).toContain("1 of 1 hosts deployed");
     expect(first.exitCode).toBe(0);
     expect(
       await ssh(
@@ -72,7 +72,7 @@ describe.each([
     expect(await ssh(host, "ls -d /run/lollypops /nix/var/nix/gcroots/lollypops* 2>/dev/null || :")).toBe("");
 
     const again = await onHost("deploy-all");
-    expect(again.stdout).toContain("[deploy-all] 1 of 1 hosts deployed, 1 of them unchanged");
+    expect(again.stdout).toContain("1 of 1 hosts deployed, 1 of them unchanged");
   });
 
   it("is no other host", async () => {

@@ -68,7 +68,7 @@ describe("the control side without GNU", () => {
         LOLLYPOPS_FLAKE: `path:${made.dir}`,
       };
 
-      expectDone(await task(["deploy-all"], { cwd, env }), "[deploy-all] 3 of 3 hosts deployed\n");
+      expectDone(await task(["deploy-all"], { cwd, env }), "3 of 3 hosts deployed\n");
       for (const [host, name] of Object.entries(fleetHosts)) {
         expect(await ssh(host, "readlink -f /run/current-system")).toContain(`-nixos-system-${name}-1`);
         expect(await ssh(host, "cat /run/hello /var/src/lollypops-secrets/'api token'")).toBe(
@@ -76,11 +76,11 @@ describe("the control side without GNU", () => {
         );
       }
       const again = await task(["-v", "deploy", "--", "@web", "db*"], { cwd, env });
-      expectDone(again, "[deploy] 3 of 3 hosts deployed, 3 of them unchanged\n");
+      expectDone(again, "3 of 3 hosts deployed, 3 of them unchanged\n");
       expect(again.stdout).toMatch(/^\[web2\] \+ ssh .* root@pop2 /m);
 
       const failing = await task(["all:check-vars", "LP_REMOTE_USER=-x"], { cwd, env });
-      expect(failing.stdout).toContain("0 of 3 hosts with check-vars done; NOT done:\n");
+      expect(failing.stdout).toContain("0 of 3 hosts with check-vars done; NOT done: 3 failed\n");
       expect(failing.stdout).toContain("  db1: failed at check-vars: the user (LP_REMOTE_USER) is no host name");
       expect(failing.exitCode).toBe(201);
       expect(readdirSync(cwd)).toEqual(["Taskfile.yml"]);
@@ -131,7 +131,7 @@ describe("included by a user's own Taskfile", () => {
   test("prefixes name the host where the user's file has output: prefixed", async () => {
     const { stdout } = await task(["-o", "prefixed", "fleet:all:check-vars"], { cwd });
     for (const name of Object.values(fleetHosts)) expect(stdout).toContain(`[${name}] check-vars: ok\n`);
-    expect(stdout).toMatch(/^\[[^\]]*all:check-vars\] 3 of 3 hosts with check-vars done$/m);
+    expect(stdout).toMatch(/^3 of 3 hosts with check-vars done$/m);
   });
 
   test("flattened, beside the user's own default", async () => {

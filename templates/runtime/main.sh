@@ -8,7 +8,7 @@ locale=${LC_ALL-}; LC_ALL=C
 exec 4>&1 9>/dev/null
 trap '' PIPE   # also when nobody reads what we say any more, the host is to be left as it should be
 unset name path cmd secrets source user dir password value values   # whatever is exported under these names is no business of children
-host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' watcher='' several='' told='' table='' chosen='' order='' host_began='' step_began='' batch='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark='' fresh='' quiet='' address='' build_on='' port='' identity='' jump='' host_key='' multiplex=1 socket='' go='' line_open=''
+host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' watcher='' several='' nested='' told='' table='' chosen='' order='' host_began='' step_began='' batch='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark='' fresh='' quiet='' address='' build_on='' port='' identity='' jump='' host_key='' multiplex=1 socket='' go='' line_open=''
 guard=1 confirm=60 limit=600 confirm_host='' keep_failed='' ignore='*-wait-online.service' specialisation='' back=''
 flake=. config_dir=/var/src/lollypops method=auto attribute=nixosConfigurations
 read_settings "${LOLLYPOPS_SET_@HASH@%"$nl"}"

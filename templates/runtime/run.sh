@@ -31,7 +31,7 @@ now() { # sets $now, in hundredths of a second since some time
 
 # ---- a host's mark, one line: BEGAN NOW OUTCOME STEP WORDS; while a step runs its outcome is `running`, then `ok` or what is wrong
 mark() { # OUTCOME WORDS
-  in_run || return 0
+  in_run && [ -z "$nested" ] || return 0
   now; set_printable "$2"; printf '%s\n' "${host_began:-$now} $now $1 $step $printable" >"$run/host.$host"
 }
 read_mark() { # of $host; sets $host_began, $marked, $outcome, $at and $why, to nothing if it has none
@@ -74,8 +74,9 @@ begin_step() { # unless its host, or the whole run, has come to its end
   make_run
   several=''; ! is_one_of_several || several=1
   read_mark
-  case $outcome in
-    ok | '') ;;
+  case $outcome/$at in
+    ok/* | / | running/"${TASK##*:}") ;;
+    running/*) [ -n "$several" ] || nested=1 ;;   # part of a task of the user's own, which is what counts
     *) [ -z "$several" ] || exit 0; host_began='' outcome='' ;;
   esac
   if [ -e "$run/stop" ]; then [ -n "$outcome" ] || mark interrupted 'before it began'; finish 130; fi
@@ -115,7 +116,7 @@ set_code() { # $code, of $outcome
 }
 finish() { code=$1; [ -z "$several" ] || exit 0; exit "$1"; }
 result() { # of a step by itself; of the others `end` tells
-  [ -n "$LOLLYPOPS_RESULTS" ] && [ -z "$told" ] || return 0
+  [ -n "$LOLLYPOPS_RESULTS" ] && [ -z "$told$nested" ] || return 0
   [ -z "$several" ] || [ "$step" = status ] || return 0
   case $TASK/$step/$1 in *:without-secrets/rebuild/* | *:without-secrets/*/[!du]* | */unknown) ;; *:without-secrets/*) return ;; esac
   result_line "$1" "$2"
