@@ -1,6 +1,7 @@
 // What the program does, step by step: read, check, select, build, write.
 import { configError, configProblems, nixError } from "./errors.ts";
 import type { Host } from "./hosts.ts";
+import { type Format, matrixOf } from "./matrix.ts";
 import { type Evaluated, evaluate, explainFailure, type Flake, type Watch } from "./nix.ts";
 import { checkHosts, type Input } from "./rules.ts";
 import { readSaved } from "./saved.ts";
@@ -39,6 +40,11 @@ export async function evaluated(request: Request, world: World): Promise<string>
   const names = selectChecked(request, input, world).map(({ name }) => name);
   const hosts = Object.fromEntries(names.flatMap((name) => (name in input.hosts ? [[name, input.hosts[name]]] : [])));
   return `${JSON.stringify({ schema: 1, hosts }, undefined, 2)}\n`;
+}
+
+/** The hosts asked for as a matrix of jobs for a CI runner, one line of JSON. Throws as `generate`. */
+export async function matrix(request: Request, world: World, format: Format, shards?: number): Promise<string> {
+  return matrixOf(selectChecked(request, await readInput(request, world), world), format, shards);
 }
 
 async function readInput({ from, flake, selectors }: Request, world: World): Promise<Evaluated> {
