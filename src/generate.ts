@@ -48,7 +48,7 @@ export async function matrix(request: Request, world: World, format: Format, sha
 }
 
 async function readInput({ from, flake, selectors }: Request, world: World): Promise<Evaluated> {
-  if (from.length > 0) return { hosts: await readSaved(from, world.stdin), failures: {}, skipped: [] };
+  if (from.length > 0) return { hosts: await readSaved(from, world.stdin), failures: {}, skipped: [], unread: [] };
   try {
     return await evaluate(flake, selectors, world.watch);
   } catch (error) {
@@ -68,7 +68,9 @@ function selectChecked({ selectors, keepGoing, flake, from }: Request, input: Ev
     const where = from.length > 0 ? from.join(", ") : `${flake.reference}#${flake.attribute}`;
     throw configError(`there is no host in ${where}${skippedHint(input.skipped)}`);
   }
-  const selected = new Set(selectHosts(hosts, selectors));
+  // `!web1` names a host that was not read
+  const unread = input.unread.map((name) => ({ name, groups: [] }));
+  const selected = new Set(selectHosts([...hosts, ...unread], selectors));
   const broken = hosts.filter(({ name, error }) => selected.has(name) && error !== undefined);
   for (const { name } of broken) world.warn(`${name} does not evaluate and cannot be deployed`);
   return hosts.filter(({ name }) => selected.has(name));

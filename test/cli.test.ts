@@ -220,6 +220,15 @@ describe("a flake", () => {
     expect(text).not.toContain("'web2':");
   });
 
+  test("a selector with ! leaves a host out", async () => {
+    const cwd = directory(flake("nixosConfigurations", web(1) + web(2) + web(3)));
+    const hosts = async (...selectors: string[]) =>
+      Object.keys(JSON.parse(await good(["eval", ...selectors], { cwd })).hosts);
+    expect(await hosts("!web1")).toEqual(["web2", "web3"]);
+    expect(await hosts("web[12]", "!web1")).toEqual(["web2"]);
+    expect((await cli(["eval", "!web9"], { cwd })).stderr).toContain("no host matches `!web9`");
+  });
+
   test.each([
     ["no such attribute", flake("machines", ""), "error: nix cannot evaluate .#nixosConfigurations:\nerror: "],
     ["no flake", {}, "error: nix cannot evaluate .#nixosConfigurations:\nerror: "],
