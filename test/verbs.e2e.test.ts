@@ -125,10 +125,10 @@ describe("exec", () => {
   });
 
   test("of several hosts none gets the standard input", async () => {
-    const many = { cwd: here.cwd, env: here.env, variables: {} };
-    await call(["begin", "--name", "web:exec", "--step", "exec", "web1", "web2"], many);
+    const many = { cwd: here.cwd, env: here.env, variables: { TASK: "web:exec" } };
+    await call(["begin", "--step", "exec", "web1", "web2"], many);
     expect((await exec(["cat"], { input: "in\n" })).stdout).toBe("");
-    const end = await call(["end", "--name", "web:exec", "--step", "exec"], many);
+    const end = await call(["end", "--step", "exec"], many);
     expect(end.stdout).toContain("1 of 2 hosts with exec done; NOT done: 1 failed\n  web2: ");
   });
 });

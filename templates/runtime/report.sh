@@ -159,7 +159,8 @@ settle_list() { # of this name: it is over. $told_file has a line for each host,
 settle_host() { outcome_of "$one"; printf '%s\t%s\t%s\t%s\t%s\n' "$host" "$at" "$outcome" "$took" "$why"; }
 tell_people() { # of a host that is not as asked a line of its own
   colour=''; [ ! -t 1 ] || [ -n "${NO_COLOR-}" ] || [ "${TERM-}" = dumb ] || colour=1
-  awk -F'\t' -v what="$what" -v colour=$colour -v logs="${LOLLYPOPS_LOG_DIR-}" -v took=$((now - began)) -v again="$([ -n "$step$dry" ] || say "${TASK%"${TASK##*:}"}retry")" '
+  logs=$LOLLYPOPS_LOG_DIR awk -F'\t' -v what="$what" -v colour=$colour -v took=$((now - began)) -v again="$([ -n "$step$dry" ] || say "${TASK%"${TASK##*:}"}retry")" '
+    BEGIN { logs = ENVIRON["logs"] }
     function time(n) { return n < 6000 ? sprintf("%.1f s", n / 100) : sprintf("%d min %d s", n / 6000, n % 6000 / 100) }
     function paint(code, text) { return colour ? "\033[" code "m" text "\033[0m" : text }
     { total++; count[$3]++; if (!($3 in place)) { place[$3] = ++kinds; kind[kinds] = $3 }

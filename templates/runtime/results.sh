@@ -31,19 +31,19 @@ result_line() { # OUTCOME MESSAGE [,"name":value…]: of this step
 }
 results() { # stdin: HOST STEP OUTCOME HUNDREDTHS MESSAGE, between tabs; appends them all at once: the lines of runs in parallel do not mix
   make_run
-  json_lines | awk -F'\t' -v more="$1" '{ gsub(/"/, "", $4)
-    printf "{\"host\":%s,\"step\":%s,\"outcome\":%s,\"message\":%s,\"seconds\":%.1f%s}\n", $1, $2, $3, $5, $4 / 100, more }' >"$run/result.$$"
+  json_lines | more=$1 awk -F'\t' '{ gsub(/"/, "", $4)
+    printf "{\"host\":%s,\"step\":%s,\"outcome\":%s,\"message\":%s,\"seconds\":%.1f%s}\n", $1, $2, $3, $5, $4 / 100, ENVIRON["more"] }' >"$run/result.$$"
   { dd bs=1048576 <"$run/result.$$" >>"$LOLLYPOPS_RESULTS"; } 2>/dev/null ||
     say "lollypops: ${host:+$host: }cannot write LOLLYPOPS_RESULTS, $LOLLYPOPS_RESULTS" >&2
   rm -f -- "$run/result.$$"
 }
 tell_github() { # stdin: such lines; only those that are not as asked are told one by one
-  awk -F'\t' -v what="$what" -v summary="${GITHUB_STEP_SUMMARY:-/dev/null}" '
+  summary=${GITHUB_STEP_SUMMARY:-/dev/null} awk -F'\t' -v what="$what" '
     function escaped(text, set,  i, c, out) { # as HTML, in which no character of `set` means anything
       for (i = 1; i <= length(text); i++) { c = substr(text, i, 1); out = out (index(set, c) ? "&#" codes[c] ";" : c) }
       return out
     }
-    BEGIN { for (i = 33; i < 127; i++) codes[sprintf("%c", i)] = i; set = "&<>|*_[]`~!#@\\()+-:" }
+    BEGIN { summary = ENVIRON["summary"]; for (i = 33; i < 127; i++) codes[sprintf("%c", i)] = i; set = "&<>|*_[]`~!#@\\()+-:" }
     { total++; count[$3]++ }
     $3 != "deployed" && $3 != "unchanged" {
       told = $5; gsub(/%/, "%25", told)

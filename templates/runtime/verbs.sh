@@ -157,7 +157,7 @@ verb_exec() { # COMMAND WORD…: there as it was typed, with sudo where the host
   [ -z "$password" ] || loader="while IFS= read -r l; do [ \"\$l\" = B$gate ] && break; done; $loader"
   set_there
   mark=''
-  for several in "$run"/hosts.*:exec; do [ ! -e "$several" ] || exec </dev/null; done   # which of them would get it?
+  [ -z "$several" ] || exec </dev/null   # which of them would get it?
   if [ -z "$password" ]; then go_there; else
     { printf '%s\n' "$password" "B$gate"; [ -t 0 ] || cat; } 2>/dev/null | go_there; fi
   got=$?
