@@ -76,16 +76,18 @@ afterEach(async () => {
 
 /** What `work` came to, and how often root logged in to pop1 for it: from an address, or to the sshd of a unit. */
 async function counted<T>(work: () => Promise<T>, { from = "", unit = "ssh" } = {}): Promise<[T, number]> {
-  const accepted = `journalctl -q --sync; journalctl -q -o cat -u ${unit} | grep -c 'Accepted publickey for root from ${from}' || :`;
+  // Only once the login that asks stands there itself.
+  const seen = `i=0; until journalctl -q -o cat _PID=$PPID + _PID=$(ps -o ppid= -p $PPID | tr -d ' ') | grep -q Accepted || [ $i = 100 ]; do i=$((i + 1)); sleep 0.05; done`;
+  const accepted = `${seen}; journalctl -q --sync; journalctl -q -o cat -u ${unit} | grep -c 'Accepted publickey for root from ${from}' || :`;
   const ours = unit === "ssh" && from === "" ? 1 : 0; // the question itself
   const before = Number(await ssh("pop1", accepted));
   const result = await work();
   return [result, Number(await ssh("pop1", accepted)) - before - ours];
 }
 
-/** One of a whole deployment's steps, unless TASK says otherwise. */
+/** A step by itself, unless TASK says otherwise. */
 const step = (verb: string, words: readonly string[], variables: Record<string, string> = {}) =>
-  call([verb, "--host", "web1", ...words], { cwd: made.dir, env, variables: { TASK: "web1", ...variables } });
+  call([verb, "--host", "web1", ...words], { cwd: made.dir, env, variables: { TASK: `web1:${verb}`, ...variables } });
 let version = Date.now();
 /** The step that copies: a flake that has changed. */
 async function copy(words: readonly string[], variables: Record<string, string> = {}) {
@@ -98,7 +100,7 @@ const linked = {
 };
 const secret = ["--", "name=a", "path=/run/a", "cmd=echo a"];
 /** The end of the deployment, for what a test has left open. */
-const end = (variables = {}) => step("deploy-flake", config, { TASK: "", ...variables });
+const end = (variables = {}) => step("deploy-flake", config, { ...variables, TASK: "" });
 
 const option = (...words: string[]) => words.flatMap((word) => ["--ssh-opt", word]);
 const config = ["--to", "root@pop1", ...option("-F", sshConfig)];
@@ -213,6 +215,7 @@ describe("one login", () => {
     const more = { LP_REMOTE_SSH_OPTS: `-F ${sshConfig} ${options}` };
     return () => task(["web1"], { cwd: made.dir, env: { ...env, ...more } });
   }
+  const whole = { TASK: "web1:steps" };
   const done = { exitCode: 0, stdout: expect.stringMatching(/rebuild: (switched|unchanged)/) };
 
   it("is enough for a whole deployment; no process and no socket stay", async () => {
@@ -250,31 +253,31 @@ describe("one login", () => {
   });
 
   it("shared by the steps, and ended with the last", async () => {
-    expect(await counted(() => copy(config, { TASK: "web1" }))).toEqual([expect.objectContaining(linked), 1]);
+    expect(await counted(() => copy(config, whole))).toEqual([expect.objectContaining(linked), 1]);
     expect(masters()).toHaveLength(1);
     const twice = async () => [
-      await step("deploy-secrets", [...config, ...secret]),
-      await step("rebuild", config, { REBUILD_ACTION: "boot" }),
+      await step("deploy-secrets", [...config, ...secret], whole),
+      await step("rebuild", config, { REBUILD_ACTION: "boot", ...whole }),
     ];
     expect(await counted(twice)).toMatchObject([[{ exitCode: 0 }, { exitCode: 0 }], 0]);
     await until("it has ended", () => masters().length === 0);
   });
 
   it("the shared connection dies between two steps: another login, and nobody sees it", async () => {
-    expect(await copy(config, { TASK: "web1" })).toMatchObject(linked);
+    expect(await copy(config, whole)).toMatchObject(linked);
     process.kill(Number(masters()[0]), "SIGKILL");
     await until("it is gone", () => masters().length === 0);
     expect(sockets()).toHaveLength(1);
-    const again = await counted(() => step("deploy-secrets", [...config, ...secret]));
+    const again = await counted(() => step("deploy-secrets", [...config, ...secret], whole));
     expect(again).toMatchObject([{ exitCode: 0, stderr: "" }, 1]);
     expect(again[0].stdout).toMatch(/^(changed: a\n)?deploy-secrets: [01] changed, [01] unchanged\n$/);
 
-    await copy(config, { TASK: "web1" });
+    await copy(config, whole);
     await ssh(
       "pop1",
       `own=" $PPID "$(ps -o ppid= -p $PPID)" "; for p in $(pgrep -f '[s]shd.*: root'); do case $own in *" $p "*) ;; *) kill $p ;; esac; done`,
     );
-    const more = await step("deploy-secrets", [...config, ...secret]);
+    const more = await step("deploy-secrets", [...config, ...secret], whole);
     expect(more).toMatchObject({ exitCode: 0, stderr: "", stdout: "deploy-secrets: 0 changed, 1 unchanged\n" });
     await end();
   });
@@ -283,7 +286,7 @@ describe("one login", () => {
     ["the shared connection", "-M"],
     ["what uses it", "-T"],
   ])("%s is killed during an activation: the step finds that again", async (_, what) => {
-    await copy(config, { TASK: "web1" });
+    await copy(config, whole);
     await ssh("pop1", "mkdir -p /run/standin && touch /run/standin/hang");
     const running = step("rebuild", config, { REBUILD_ACTION: "test" });
     const lock = "/run/nixos/switch-to-configuration.lock";
@@ -307,13 +310,13 @@ describe("one login", () => {
 
   it("goes to one place only: another address is another login", async () => {
     await Promise.all(["pop1", "pop2"].map((host) => ssh(host, "rm -f /run/a")));
-    expect(await step("deploy-secrets", [...config, ...secret])).toMatchObject({ exitCode: 0 });
-    const variables = { LP_REMOTE_HOST: "pop2", LOLLYPOPS_ANY_HOST: "1" };
+    expect(await step("deploy-secrets", [...config, ...secret], whole)).toMatchObject({ exitCode: 0 });
+    const variables = { LP_REMOTE_HOST: "pop2", LOLLYPOPS_ANY_HOST: "1", ...whole };
     expect(await step("deploy-secrets", [...config, ...secret], variables)).toMatchObject({ exitCode: 0 });
     expect(await ssh("pop2", "cat /run/a")).toBe("a\n");
     expect(masters()).toHaveLength(2);
     expect(await end(variables)).toMatchObject({ exitCode: 0 });
-    expect(masters()).toHaveLength(1);
+    await until("one has ended", () => masters().length === 1);
     await end();
   });
 
