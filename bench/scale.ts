@@ -1,6 +1,6 @@
 // The tables of docs/scale.md: what it takes to generate and to load the Taskfile of a large fleet, and to deploy one that is
 // simulated. Of a simulation all is real but ssh and what is behind it: standin.sh waits, and answers that nothing had to change.
-import { readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { secondsOf, simulatedHosts } from "./hosts.ts";
 import { type Command, median } from "./measure.ts";
@@ -67,6 +67,7 @@ async function deploying(fleet: Fleet, count: number, atATime: number): Promise<
     "times as long": (used.seconds / ideal).toFixed(2),
     CPU: time(used.cpu),
     "CPU a host": time(used.cpu / count),
+    "CPU of others": time(used.others),
     "go-task's memory": mebibytes(used.memory),
     "of its processes": mebibytes(used.theirs),
     processes: `${used.processes}`,
@@ -76,7 +77,7 @@ async function deploying(fleet: Fleet, count: number, atATime: number): Promise<
 
 /** Deploys all hosts of a fleet that is not real. Throws unless all of them were. */
 export async function simulate(fleet: Fleet, count: number, atATime: number): Promise<Usage> {
-  await usage(generating(fleet));
+  if (!existsSync(join(fleet.directory, "Taskfile.yml"))) await usage(generating(fleet));
   const log = join(fleet.directory, "log");
   const used = await usage({ ...runningTask(fleet, ["deploy-all", "-C", `${atATime}`]), output: log });
   const said = readFileSync(log, "utf8");

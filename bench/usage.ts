@@ -8,6 +8,8 @@ export type Usage = {
   readonly seconds: number;
   /** User and system time, with that of all processes that it started and waited for. */
   readonly cpu: number;
+  /** The time of all else on the machine meanwhile: on a quiet one, little. */
+  readonly others: number;
   /** The peak of its own memory. */
   readonly memory: number;
   /** At the peak: the processes that it started, what memory is theirs (pages that several share are told once), and its open files. */
@@ -22,7 +24,7 @@ export type Stat = { readonly name: string; readonly parent: number; readonly cp
 /** Runs a command to its end, its output in `output`. Throws with its last words if it fails. */
 export async function usage({ argv: [program, ...args], cwd, output, env }: Command): Promise<Usage> {
   const target = openSync(output ?? "/dev/null", "w");
-  const since = process.hrtime.bigint();
+  const [since, busy] = [process.hrtime.bigint(), machineCpu()];
   const child = spawn(program, args, { cwd, env: { ...process.env, ...env }, stdio: ["ignore", target, "pipe"] });
   const words: Buffer[] = [];
   child.stderr?.on("data", (piece: Buffer) => words.push(piece));
@@ -31,20 +33,30 @@ export async function usage({ argv: [program, ...args], cwd, output, env }: Comm
     for (const [name, value] of Object.entries(seen))
       peak[name as keyof typeof peak] = Math.max(peak[name as keyof typeof peak], value);
   };
-  const own = setInterval(() => raise(ownUsage(child.pid)), 20);
-  const others = setInterval(() => raise(startedUsage(child.pid)), 1000);
+  const timers = [
+    setInterval(() => raise(ownUsage(child.pid)), 20),
+    setInterval(() => raise(startedUsage(child.pid)), 1000),
+  ];
   const status = await new Promise((resolve, reject) => child.on("close", resolve).on("error", reject));
   const seconds = Number(process.hrtime.bigint() - since) / 1e9;
-  for (const timer of [own, others]) clearInterval(timer);
+  const all = machineCpu() - busy;
+  for (const timer of timers) clearInterval(timer);
   closeSync(target);
   if (status !== 0)
     throw new Error(`${program} ${args.join(" ").slice(0, 200)}: ${Buffer.concat(words).toString().slice(-400)}`);
-  return { seconds, ...peak };
+  return { seconds, others: Math.max(0, all - peak.cpu), ...peak };
+}
+
+/** All that its cores have done so far, idle time left out. */
+function machineCpu(): number {
+  const [user = 0, nice = 0, system = 0, , , ...interrupts] =
+    read("stat").split("\n", 1)[0]?.split(/ +/).slice(1, 8).map(Number) ?? [];
+  return [user, nice, system, ...interrupts].reduce((sum, value) => sum + value, 0) / 100;
 }
 
 function ownUsage(pid: number | undefined) {
-  const memory = Number(/^VmHWM:\s+(\d+) kB$/m.exec(read(pid, "status"))?.[1] ?? 0) / 1024;
-  return { memory, cpu: parseStat(read(pid, "stat"))?.cpu ?? 0 };
+  const memory = Number(/^VmHWM:\s+(\d+) kB$/m.exec(read(`${pid}/status`))?.[1] ?? 0) / 1024;
+  return { memory, cpu: parseStat(read(`${pid}/stat`))?.cpu ?? 0 };
 }
 
 function startedUsage(pid: number | undefined) {
@@ -52,7 +64,7 @@ function startedUsage(pid: number | undefined) {
   const parents = new Map([...all].map(([one, { parent }]) => [one, parent]));
   // One that still bears its name was just forked, and the memory that it is told is the parent's.
   const started = descendants(pid ?? 0, parents).filter((one) => all.get(one)?.name !== all.get(pid ?? 0)?.name);
-  const shares = started.map((one) => Number(/^Pss:\s+(\d+) kB$/m.exec(read(one, "smaps_rollup"))?.[1] ?? 0));
+  const shares = started.map((one) => Number(/^Pss:\s+(\d+) kB$/m.exec(read(`${one}/smaps_rollup`))?.[1] ?? 0));
   const theirs = shares.reduce((sum, share) => sum + share, 0) / 1024;
   return { processes: started.length, theirs, files: list(`/proc/${pid}/fd`).length };
 }
@@ -63,7 +75,7 @@ function processes(): Map<number, Stat> {
     .map(Number);
   return new Map(
     pids.flatMap((pid) => {
-      const stat = parseStat(read(pid, "stat"));
+      const stat = parseStat(read(`${pid}/stat`));
       return stat === undefined ? [] : [[pid, stat] as const];
     }),
   );
@@ -93,9 +105,9 @@ export function parseStat(line: string): Stat | undefined {
   return { name, parent, cpu: ticks.reduce((sum, value) => sum + value, 0) / 100 };
 }
 
-function read(pid: number | undefined, file: string): string {
+function read(file: string): string {
   try {
-    return readFileSync(`/proc/${pid}/${file}`, "utf8");
+    return readFileSync(`/proc/${file}`, "utf8");
   } catch {
     return "";
   }
