@@ -1,14 +1,17 @@
-// npm run bench: how long it takes to generate a Taskfile, go-task to load it, secrets to reach real hosts, and whole
-// deployments of these, beside upstream's shape of the same hosts. `npm run bench -- secrets` runs that part alone. It prints
-// and never fails because of a figure: that is for a reader to judge, on a quiet machine.
+// npm run bench: how long it takes to generate a Taskfile, go-task to load it and to run a fleet, secrets to reach real hosts,
+// and whole deployments of these, beside upstream's shape of the same hosts. `npm run bench -- secrets` runs that part alone,
+// `npm run bench -- scale` the tables of docs/scale.md, which take some minutes and are no part of the others. It prints and
+// never fails because of a figure: that is for a reader to judge, on a quiet machine.
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { benchDeploy } from "./deploy.ts";
+import { benchFleet } from "./fleet.ts";
 import { benchHosts } from "./hosts.ts";
 import { type Command, measure, measurePair, type Pair, peakMemory } from "./measure.ts";
 import { line, time } from "./print.ts";
+import { benchScale } from "./scale.ts";
 import { benchSecrets } from "./secrets.ts";
 import { upstreamShape } from "./upstream.ts";
 
@@ -22,9 +25,12 @@ const parts: Readonly<Record<string, () => void | Promise<void>>> = {
     await compareLoading(1000);
     for (const count of [100, 5000]) scale(count);
   },
+  fleet: () => benchFleet(join(scratch, "fleet")),
   secrets: () => benchSecrets(scratch),
   deploy: () => benchDeploy(scratch),
+  scale: () => benchScale(join(scratch, "scale")),
 };
+const whenAsked = ["scale"];
 
 async function main(chosen: readonly string[]): Promise<void> {
   const unknown = chosen.find((name) => !(name in parts));
@@ -33,7 +39,8 @@ async function main(chosen: readonly string[]): Promise<void> {
   const version = execFileSync("task", ["--version"], { encoding: "utf8" }).trim();
   console.log(`${cpus().length} cores, load ${load.join(" ")}, node ${process.version}, go-task ${version}`);
   console.log("medians of runs one after the other in turn; targets are those of a quiet machine\n");
-  for (const [name, part] of Object.entries(parts)) if (chosen.length === 0 || chosen.includes(name)) await part();
+  const wanted = chosen.length > 0 ? chosen : Object.keys(parts).filter((name) => !whenAsked.includes(name));
+  for (const [name, part] of Object.entries(parts)) if (wanted.includes(name)) await part();
 }
 
 function compareGenerating(count: number): void {

@@ -59,6 +59,37 @@ export function hostOfSecrets(address: string, opts: readonly string[], director
   return { deployment, secrets: { files: Object.fromEntries(files) }, tasks: usual, extraTasks: {} };
 }
 
+/** Hosts `h00000`, … whose only step connects to nothing, or that have the usual steps and no secrets. */
+export function plainHosts(count: number, tasks: readonly string[] = usual): Record<string, BenchHost> {
+  const plain = (name: string) => {
+    const deployment = deploymentOf("web", `${name}.example.org`, []);
+    return { deployment, secrets: { files: {} }, tasks, extraTasks: {} };
+  };
+  return Object.fromEntries(numbered(count).map((name) => [name, plain(name)]));
+}
+
+/** Hosts `h00000`, … in six groups, with three secrets each. A command takes the place of ssh: `standin`, with the seconds that
+ * one of the host's three connections takes as its first word. */
+export function simulatedHosts(count: number, standin: string): Record<string, BenchHost> {
+  const simulated = (name: string, index: number) => {
+    const deployment = deploymentOf(groups[index % groups.length] ?? "web", `${name}.example.org`, []);
+    const files = secrets.slice(0, 3).map((secret) => [secret, { ...fileOf(name, secret), cmd: `echo ${secret}` }]);
+    const ssh = { ...deployment.ssh, command: `${standin} ${(secondsOf(index) / 3).toFixed(3)}` };
+    return {
+      deployment: { ...deployment, ssh },
+      secrets: { files: Object.fromEntries(files) },
+      tasks: usual,
+      extraTasks: {},
+    };
+  };
+  return Object.fromEntries(numbered(count).map((name, index) => [name, simulated(name, index)]));
+}
+
+/** How long a simulated host keeps its deployment waiting: 1 to 3 seconds, the same in each run. */
+export const secondsOf = (index: number) => 1 + 2 * ((index * 0.6180339887) % 1);
+
+const numbered = (count: number) => Array.from({ length: count }, (_, index) => `h${String(index).padStart(5, "0")}`);
+
 function host(index: number): [string, BenchHost] {
   const group = groups[index % groups.length] ?? "web";
   const name = `${group}${Math.floor(index / groups.length) + 1}`;

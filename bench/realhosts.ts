@@ -1,5 +1,5 @@
 // The hosts that test/testhosts boots, for what is measured on real ones, and commands that reach them.
-import { execFileSync } from "node:child_process";
+import { execFileSync, type StdioOptions } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import type { BenchHost } from "./hosts.ts";
@@ -64,12 +64,19 @@ export function write(path: string, text: string | Buffer): void {
 export function writeTaskfile(directory: string, hosts: Readonly<Record<string, BenchHost>>, flake = "."): void {
   write(join(directory, "hosts.json"), JSON.stringify(hosts));
   const argv = [cli, "--from", "hosts.json", "--flake", flake];
-  write(join(directory, "Taskfile.yml"), execFileSync(process.execPath, argv, { cwd: directory }));
+  write(join(directory, "Taskfile.yml"), execFileSync(process.execPath, argv, { cwd: directory, maxBuffer: 1 << 28 }));
 }
 
 /** What a program prints. */
-export function run([program = "", ...args]: readonly string[], cwd = "."): string {
-  return execFileSync(program, args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"], maxBuffer: 1 << 28 });
+export function run([program = "", ...args]: readonly string[], cwd = ".", env: NodeJS.ProcessEnv = {}): string {
+  const stdio: StdioOptions = ["ignore", "pipe", "pipe"];
+  return execFileSync(program, args, {
+    cwd,
+    env: { ...process.env, ...env },
+    encoding: "utf8",
+    stdio,
+    maxBuffer: 1 << 28,
+  });
 }
 
 export const typical = (times: readonly number[]) => time(median(times));

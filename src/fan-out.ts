@@ -41,8 +41,10 @@ export function chosen(
   const { launcher } = context;
   const waves = inWaves(all);
   const sets = groups.map(([name, members]) => `@${name}=${members.map(({ host }) => host.name).join(",")}`);
-  const names = [waves.map((wave) => plans(wave, "").join(" ")).join(" / "), ...sets];
-  const selected = [`${launcher} selected`, ...place(context), ...names, "-- {{.CLI_ARGS}}"].join(" ");
+  const hostNames = waves.map((wave) => plans(wave, "").join(" ")).join(" / ");
+  // On standard input, since a word of the command line may not be as long as a large group is.
+  const call = [`${launcher} selected`, ...place(context), "-- {{.CLI_ARGS}} <<'EOF'"].join(" ");
+  const selected = [call, hostNames, ...sets, "EOF\n"].join("\n");
   const hosts: Shared = { anchor: "selected", content: computed(selected, context) };
   const begin = [`${launcher} begin`, ...place(context), "--table --chosen {{.HOSTS}}"].join(" ");
   const table: Shared = { anchor: "chosen", content: withTable(begin, waves.flat(), "") };

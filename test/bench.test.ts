@@ -1,6 +1,6 @@
 // What `npm run bench` compares is worth comparing: both files are whole, and name the same tasks; nothing that fails or
 // does nothing is measured.
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Server } from "node:net";
 import { dirname, join } from "node:path";
 import { beforeAll, expect, test, vi } from "vitest";
@@ -11,12 +11,15 @@ import {
   prepareFlake,
   prepareFleet as prepareFleets,
 } from "../bench/deploy.ts";
-import { type BenchHost, benchHosts } from "../bench/hosts.ts";
+import { deploymentCalls, prepareFleet as preparePlain, readTaskfile, xargs } from "../bench/fleet.ts";
+import { type BenchHost, benchHosts, secondsOf, simulatedHosts } from "../bench/hosts.ts";
 import { type Command, less, measureRounds, ratio } from "../bench/measure.ts";
 import { sideBySide } from "../bench/realhosts.ts";
 import { serve } from "../bench/relay.ts";
+import { idealSeconds, prepareFleet as prepareSimulated, simulate } from "../bench/scale.ts";
 import { benchSecrets, deploy, prepareFleet } from "../bench/secrets.ts";
 import { upstreamShape } from "../bench/upstream.ts";
+import { descendants, parseStat, usage } from "../bench/usage.ts";
 import { mustRun, root, run, temporaryDirectory } from "./hosts.ts";
 
 const hosts = benchHosts(20);
@@ -159,4 +162,108 @@ test("without test hosts the bench says so, in one line each", async () => {
     [expect.stringMatching(/^secrets to real hosts +not measured: .* root on Linux$/)],
     [expect.stringMatching(/^deployments of real hosts +not measured: .* root on Linux$/)],
   ]);
+});
+
+test("xargs starts the very calls that go-task does, and they say the same", async () => {
+  const cwd = preparePlain(temporaryDirectory(), 3, ["check-vars"]);
+  const taskfile = readTaskfile(cwd);
+  const calls = deploymentCalls(taskfile);
+  const dry = (await run("task", ["--dry", "-v", "deploy-all"], { cwd })).stderr;
+  expect(dry.match(/check-vars --host h\d+ .*/g)?.toSorted()).toEqual(calls);
+  const { argv, env } = xargs(cwd, taskfile, calls, {});
+  expect(Object.values(env ?? {}).join("\n")).not.toContain("{{");
+  const others = await mustRun(argv[0], argv.slice(1), { cwd, env: { ...env } });
+  const ours = await mustRun("task", ["deploy-all"], { cwd });
+  expect(others.stdout).toBe("check-vars: ok\n".repeat(3));
+  expect(ours.stdout.match(/(?<=^\[h\d+\] )check-vars: .*\n/gm)?.join("")).toBe(others.stdout);
+});
+
+test("xargs starts the usual steps too, and they say the same in a dry run", async () => {
+  const cwd = preparePlain(temporaryDirectory(), 2);
+  const taskfile = readTaskfile(cwd);
+  const calls = deploymentCalls(taskfile);
+  expect(calls.map((call) => call.split(" ")[0])).toEqual([
+    "deploy-flake",
+    "deploy-secrets",
+    "rebuild",
+    "deploy-flake",
+    "deploy-secrets",
+    "rebuild",
+  ]);
+  const dry = { LOLLYPOPS_DRY_RUN: "1" };
+  const { argv, env } = xargs(cwd, taskfile, calls, dry);
+  const lines = (text: string) =>
+    text
+      .split("\n")
+      .filter((line) => line.includes("nixos-rebuild-switch"))
+      .toSorted();
+  const [others, ours] = [
+    await mustRun(argv[0], argv.slice(1), { cwd, env: { ...env } }),
+    await mustRun("task", ["deploy-all"], { cwd, env: dry }),
+  ];
+  expect(lines(others.stdout + others.stderr)).toHaveLength(4);
+  expect(lines((ours.stdout + ours.stderr).replace(/^\[h\d+\] /gm, ""))).toEqual(lines(others.stdout + others.stderr));
+});
+
+test("simulated hosts take 1 to 3 seconds, in all as many as the ideal says", () => {
+  const seconds = Array.from({ length: 1000 }, (_, index) => secondsOf(index));
+  expect([Math.min(...seconds) >= 1, Math.max(...seconds) <= 3]).toEqual([true, true]);
+  const waits = Object.values(simulatedHosts(1000, "ssh")).map(({ deployment }) =>
+    Number(deployment.ssh.command.split(" ")[1]),
+  );
+  const sum = waits.reduce((total, wait) => total + 3 * wait, 0);
+  expect(idealSeconds(1000, 50)).toBeCloseTo(sum / 50, 1);
+});
+
+test("a simulated fleet is deployed by the real runtime, each host with its three steps", async () => {
+  const fleet = prepareSimulated(temporaryDirectory(), 2);
+  const used = await simulate(fleet, 2, 2);
+  expect(used.seconds).toBeGreaterThanOrEqual(secondsOf(1));
+  const log = readFileSync(join(fleet.directory, "log"), "utf8");
+  expect(log.match(/^\[h0000[01]\] (deploy-flake|deploy-secrets|rebuild): .*unchanged/gm)).toHaveLength(6);
+});
+
+test("a simulation in which a host fails is not measured", async () => {
+  const fleet = prepareSimulated(temporaryDirectory(), 2);
+  const input = join(fleet.directory, "hosts.json");
+  writeFileSync(input, readFileSync(input, "utf8").replace("echo age-key", "false"));
+  await expect(simulate(fleet, 2, 2)).rejects.toThrow("deploy-all");
+});
+
+test("what stands for ssh runs nothing of what it is sent, and refuses a program that it does not know", async () => {
+  const cwd = temporaryDirectory();
+  const text = "touch here\n";
+  const words = ["0", "-T", "--", "host", `text=$(head -c ${text.length}); eval "$text"`];
+  const { exitCode, stdout } = await run(join(root, "bench/standin.sh"), words, { cwd, input: `gate\nmark\n${text}` });
+  expect([exitCode, stdout]).toEqual([1, expect.stringContaining("does not know this program")]);
+  expect(existsSync(join(cwd, "here"))).toBe(false);
+});
+
+test("the use of a command is told with that of what it starts; one that fails has its words told", async () => {
+  const cwd = temporaryDirectory();
+  const used = await usage({ argv: ["sh", "-c", "sleep 4 & sleep 4 & wait"], cwd });
+  expect(used).toMatchObject({ processes: 2 });
+  expect(used.memory).toBeGreaterThan(0);
+  expect(used.theirs).toBeGreaterThan(0);
+  await expect(usage({ argv: ["sh", "-c", "echo no such host >&2; false"], cwd })).rejects.toThrow("no such host");
+});
+
+test("a line of /proc is read whatever the program is called", () => {
+  const times = "4194304 100 0 0 0 150 50 1000 300 20 0 1 0";
+  expect(parseStat(`7 (a) S 1 (b)) S 5 7 7 0 -1 ${times}`)).toEqual({ name: "a) S 1 (b)", parent: 5, cpu: 15 });
+  expect(parseStat("")).toBeUndefined();
+});
+
+test("what a process has started is all below it", () => {
+  const parents = new Map([
+    [1, 0],
+    [2, 1],
+    [3, 1],
+    [4, 3],
+    [5, 4],
+    [6, 9],
+  ]);
+  expect(descendants(3, parents)).toEqual([4, 5]);
+  expect(descendants(1, parents).toSorted()).toEqual([2, 3, 4, 5]);
+  expect(descendants(2, parents)).toEqual([]);
 });

@@ -204,7 +204,8 @@ describe.each(controls)("$shell as sh, only busybox: $spare", ({ shell, spare })
 
   describe("which hosts", () => {
     const table = ["web1", "web2", "db.1:deploy-flake,own", "@web=web1,web2", "@eu=web2,db.1", "@none="];
-    const selected = async (...selectors: string[]) => runtimeCall(["selected", ...table, "--", ...selectors]);
+    const selected = async (...selectors: string[]) =>
+      runtimeCall(["selected", "--", ...selectors], { input: table.join(" ") });
 
     test.each([
       [["web1"], "web1"],

@@ -216,13 +216,10 @@ choose_none() { # WHY: `begin` gets no host then, and refuses
   picked=''; for one in $hosts; do [ "$one" != / ] || picked="$picked /"; done
   say "$picked"; exit 0
 }
-verb_selected() { # HOST… @GROUP=HOST,… -- SELECTOR…: prints the hosts selected; on an error nothing, and says why
+verb_selected() { # SELECTOR…, and on stdin HOST… and @GROUP=HOST,…: prints the hosts selected; on an error nothing, and says why
   set -f
   hosts='' groups=''
-  while [ $# -gt 0 ] && [ "$1" != -- ]; do
-    case $1 in @*) groups="$groups $1" ;; *) hosts="$hosts $1" ;; esac; shift
-  done
-  [ $# = 0 ] || shift
+  for word in $(cat); do case $word in @*) groups="$groups $word" ;; *) hosts="$hosts $word" ;; esac; done
   retry=''; case $TASK in retry | *:retry) retry=1; everyone=$hosts; choose_undone ;; esac
   [ $# -gt 0 ] || [ -n "$retry" ] || choose_none "say which hosts, as in: task deploy -- web1 '@web' '!web2'"
   only='!'; for selector; do case $selector in !*) ;; *) only='' ;; esac; done
