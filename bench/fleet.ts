@@ -52,7 +52,7 @@ export const readTaskfile = (directory: string): Taskfile =>
 /** The calls of the hosts' deployments, each as the words for the runtime. */
 export const deploymentCalls = ({ tasks }: Taskfile): string[] =>
   Object.entries(tasks)
-    .filter(([name]) => /^h\d+$/.test(name))
+    .filter(([name]) => /^h\d+:steps$/.test(name))
     .flatMap(([, { cmd, cmds = [cmd ?? ""] }]) => cmds)
     .map((call) => call.replace(/^\$LOLLYPOPS_\w+ /, "").replaceAll("\\\n", " "));
 
@@ -73,7 +73,7 @@ export function xargs(cwd: string, { env, tasks }: Taskfile, calls: readonly str
 }
 
 function checkDone(said: string, calls: number): void {
-  const [, done, all] = /^\[deploy-all\] (\d+) of (\d+) hosts /m.exec(said) ?? [];
+  const [, done, all] = /^(\d+) of (\d+) hosts /m.exec(said) ?? [];
   if (done === undefined || done !== all || calls % Number(all) !== 0)
     throw new Error(`not all hosts were done: ${said.slice(-400)}`);
 }

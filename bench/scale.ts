@@ -81,8 +81,8 @@ export async function simulate(fleet: Fleet, count: number, atATime: number): Pr
   const log = join(fleet.directory, "log");
   const used = await usage({ ...runningTask(fleet, ["deploy-all", "-C", `${atATime}`]), output: log });
   const said = readFileSync(log, "utf8");
-  const end = `[deploy-all] ${count} of ${count} hosts deployed, ${count} of them unchanged\n`;
-  if (!said.endsWith(end)) throw new Error(`not all hosts were deployed: ${said.slice(-400)}`);
+  const end = `${count} of ${count} hosts deployed, ${count} of them unchanged\n`;
+  if (!said.includes(`\n${end}took `)) throw new Error(`not all hosts were deployed: ${said.slice(-400)}`);
   return used;
 }
 

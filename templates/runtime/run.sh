@@ -81,7 +81,7 @@ begin_step() { # unless its host, or the whole run, has come to its end
   esac
   if [ -e "$run/stop" ]; then [ -n "$outcome" ] || mark interrupted 'before it began'; finish 130; fi
   open_log
-  mark running ''; step_began=$now
+  now; step_began=$now; mark running ''
   outcome='' at='' why=''
   watch
 }
