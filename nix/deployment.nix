@@ -73,6 +73,14 @@ in
       example = [ "eu" ];
       description = "More groups of the host.";
     };
+    order = mkOption {
+      type = types.int;
+      default = 0;
+      example = -1;
+      description = ''
+        Of several hosts, those with a lower number are deployed first. The next ones only begin if all of these were deployed.
+      '';
+    };
 
     sudo = {
       enable = mkOption {

@@ -58,6 +58,7 @@ in
           config-dir
           group
           groups
+          order
           build-on
           specialisation
           health-checks

@@ -138,11 +138,11 @@ describe("this machine", () => {
       "-c",
       `chmod 1777 '${directory}' && mkdir -m 777 '${directory}/lollypops-0' && chown nobody '${directory}/lollypops-0'`,
     ]);
-    const { stdout, exitCode } = await task(["all:check-vars"], {
+    const { stderr, exitCode } = await task(["all:check-vars"], {
       cwd: place.dir,
       env: { XDG_RUNTIME_DIR: undefined, TMPDIR: directory },
     });
-    expect(stdout).toContain(`cannot keep notes in ${directory}/lollypops-0`);
+    expect(stderr).toContain(`cannot keep notes in ${directory}/lollypops-0`);
     expect(exitCode).toBe(201);
   });
 

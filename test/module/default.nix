@@ -43,6 +43,7 @@ in
         config-dir = "/var/src/lollypops";
         group = null;
         groups = [ ];
+        order = 0;
         build-on = "target";
         specialisation = null;
         guard = {

@@ -10,6 +10,7 @@
       "eu"
       "canary"
     ];
+    order = -2;
     build-on = "builder@build.example.org";
     specialisation = "hardened";
     guard = {
