@@ -90,8 +90,12 @@ export function destination({ user, address }: Host): string {
   return user === null ? address : `${user}@${address}`;
 }
 
-/** A host as a line of the table that `begin` reads: what it is called there, and how to reach it. */
-export const row = (name: string, host: Host) => [name, ...reach(host)].join(" ");
+/** A host as a line of the table that `begin` reads: what it is called there, and how to ask whether it is there. */
+export function row(name: string, host: Host): string {
+  const line = [name, ...reach(host)].join(" ");
+  // What does not fit into a line is not asked, as if it were this machine.
+  return line.includes("\n") ? `${name} --local` : line;
+}
 
 function connection(host: Host): string[] {
   const flags = reach(host);

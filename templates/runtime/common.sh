@@ -57,9 +57,16 @@ set_marks() { # $mark and $gate to random words
 checksum() { # of $1; not every busybox has cksum
   printf %s "$1" | od -An -tu1 -v | awk '{ for (i = 1; i <= NF; i++) sum = (sum * 131 + $i) % 4294967291 } END { printf "%.0f", sum }'
 }
-set_printable() { # $printable, to $1 without control characters
+set_printable() { # $printable, to $1 without control characters, nor what GitHub would obey
   printable=$1
   case $1 in *[![:print:]]*) printable=$(printf '%s' "$1" | tr -d '\000-\037\177') ;; esac
+  set_neutral "$printable"; printable=$neutral
+}
+set_neutral() { # $neutral, to $1 without what GitHub takes for commands, where it listens
+  neutral=$1
+  [ "${GITHUB_ACTIONS-}" = true ] || return 0
+  while :; do case $neutral in *'##['*) neutral="${neutral%%'##['*}## [${neutral#*'##['}" ;; *) break ;; esac; done
+  case ${neutral#"${neutral%%[! ]*}"} in ::*) neutral=": ${neutral#"${neutral%%[! ]*}:"}" ;; esac
 }
 
 # ---- the variables of a run: they come as one text, since `task x NAME=value` reaches no command's environment

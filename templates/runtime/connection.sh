@@ -241,17 +241,7 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
   done
   printf '%s\n' "$at" "$status" "$outcome" "${why:-$last}"
 }
-pass() { # a host's words to the user; GitHub would obey some
-  [ "${GITHUB_ACTIONS-}" != true ] || case $line in
-    *'##['* | *::*) set_neutral "$line"; tell "$neutral" >&4; return ;;
-  esac
-  tell "$line" >&4
-}
-set_neutral() { # $neutral, to $1 without GitHub's commands
-  neutral=$1
-  while :; do case $neutral in *'##['*) neutral="${neutral%%'##['*}## [${neutral#*'##['}" ;; *) break ;; esac; done
-  case ${neutral#"${neutral%%[! ]*}"} in ::*) neutral=": ${neutral#"${neutral%%[! ]*}:"}" ;; esac
-}
+pass() { set_neutral "$line"; tell "$neutral" >&4; }   # a host's words, to the user
 expect() { # ends the step unless the target said one of $@
   case $status in 0 | 255) for word; do [ "$outcome" != "$word" ] || return 0; done ;; esac
   case $outcome in

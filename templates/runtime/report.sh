@@ -219,7 +219,7 @@ choose_none() { # WHY: `begin` gets no host then, and refuses
 verb_selected() { # SELECTOR…, and on stdin HOST… and @GROUP=HOST,…: prints the hosts selected; on an error nothing, and says why
   set -f
   hosts='' groups=''
-  for word in $(cat); do case $word in @*) groups="$groups $word" ;; *) hosts="$hosts $word" ;; esac; done
+  words=$(cat); for word in $words; do case $word in @*) groups="$groups $word" ;; *) hosts="$hosts $word" ;; esac; done
   retry=''; case $TASK in retry | *:retry) retry=1; everyone=$hosts; choose_undone ;; esac
   [ $# -gt 0 ] || [ -n "$retry" ] || choose_none "say which hosts, as in: task deploy -- web1 '@web' '!web2'"
   only='!'; for selector; do case $selector in !*) ;; *) only='' ;; esac; done

@@ -106,8 +106,8 @@ fail() { # OUTCOME WORDS
     *) outcome=interrupted; set -- "by SIG$signal${*:+; $*}" ;;
   esac
   [ "$outcome$LOLLYPOPS_SKIP_UNREACHABLE" != unreachable1 ] || outcome=skipped
-  mark "$outcome" "$*"
-  tell "$host: $step $outcome: $*" >&2
+  mark "$outcome" "$*"; set_neutral "$*"
+  tell "$host: $step $outcome: $neutral" >&2
   result "$outcome" "$*"
   set_code; finish "$code"
 }
