@@ -187,9 +187,11 @@ set -- $quoted
   loader="while IFS= read -r l; do [ \"\$l\" = B$gate ] && break; done; IFS= read -r mark; text=\$(head -c ${#text}); case \$text in *D$gate) eval \"\$text\"; $main \"\$@\";; esac"
   set_there
   heard=$( {
-    { { [ -z "$password" ] || printf '%s\n' "$password"; printf '%s\n' "B$gate" "$mark"; printf %s "$text"; payload; [ -z "$go" ] || stand_by; } 2>/dev/null |
-        { if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh $way$ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1 8>&- 9>&-; got=$?; [ -z "$go" ] || echo over >&8; exit $got; }
-      printf '\n%s exit %s\n' "$mark" $?; } | hear
+    # Both outlive ssh, to tell of its end: a master, or what ssh left, may hold the output for long.
+    { trap : INT TERM HUP
+      { [ -z "$password" ] || printf '%s\n' "$password"; printf '%s\n' "B$gate" "$mark"; printf %s "$text"; payload; [ -z "$go" ] || stand_by; } 2>/dev/null |
+        { trap : INT TERM HUP; if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh $way$ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1 8>&- 9>&-; got=$?; [ -z "$go" ] || echo over >&8; exit $got; }
+      printf '\n%s exit %s\n%s over\n' "$mark" $? "$mark"; } | hear
   } )
   told "$heard"
   [ -z "$go" ] || { echo end >&8; while read -r word <&8 && [ "$word" != end ]; do :; done; }   # words that nobody waited for
@@ -222,12 +224,13 @@ $1
 EOF
 }
 hear() { # prints what is for the user; at the end tells what it heard for us, in four lines
-  trap '' INT   # ends when the other side does, not before it has told why
+  trap '' INT TERM HUP   # ends when the other side does, not before it has told why
   at='' status='' outcome='' why='' last='' blank=''
   while IFS= read -r line; do
     case $line in *[[:cntrl:]]*) line=$(printf %s "$line" | tr -d '\000-\010\013-\037\177') ;; esac   # a terminal obeys some
     case $line in
       "$mark at "*) at=${line#"$mark at "} ;;
+      "$mark over") break ;;
       "$mark exit "*) status=${line#"$mark exit "} ;;
       "$mark "*) line=${line#"$mark "}; outcome=${line%% *} why=${line#"$outcome"}; why=${why# }
         # What the host waits for: to be told to go on, and that its last words were heard.
@@ -258,7 +261,7 @@ expect() { # ends the step unless the target said one of $@
     failed | rolled-back | unknown) fail "$outcome" "$why" ;;
     here) fail failed "the connection ended early${why:+: $why}" ;;
     *) explain_login
-      [ "$status" != 255 ] || fail unreachable "${why:-ssh said nothing}"; fail failed "$why (exit $status)" ;;
+      [ "$status" != 255 ] || fail unreachable "${why:-ssh said nothing}"; fail failed "$why${status:+ (exit $status)}" ;;
   esac
 }
 explain_login() { # what to do about the words of ssh in $why
