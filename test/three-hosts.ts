@@ -104,7 +104,7 @@ function state() {
 const notes = (dir: string) => readdirSync(dir, { recursive: true, encoding: "utf8" });
 const run = "\\d+-\\w+";
 const isNote = new RegExp(
-  `^(last\\.\\d+|${run}|${run}/(host|changed|after|instead|source|address\\.of)\\.[\\w-]+|${run}/s\\.\\d+\\.\\w+\\.log|${run}/(source|progress|batch|stop|unlocked|turn|nothing))$`,
+  `^(last\\.\\d+|${run}|${run}/(host|changed|after|instead|source|address\\.of)\\.[\\w-]+|${run}/s\\.\\d+\\.\\w+\\.log|${run}/(source|progress|batch|stop|terminal|unlocked|turn|nothing))$`,
 );
 
 /** From the counts to the times. */
@@ -173,12 +173,13 @@ export const spoil = (host: string) => ssh(host, "rm -rf /var/src/lollypops/flak
 /** Makes the seconds of LOLLYPOPS_TIMEOUT pass for the step that this host is at: what counts them beside it sleeps between, and ignores all other signals. */
 export async function hasten(running: Running, name: Name, seconds: number): Promise<void> {
   const watches = (pid: number) => readFileSync(`/proc/${pid}/cmdline`, "latin1").includes(`\0--host\0${name}\0`);
-  for (let passed = 0; passed < seconds - 1; ) {
+  const over = new Set<number>();
+  while (over.size < seconds - 1) {
     for (const { pid, name: program, parent } of running.processes()) {
       try {
-        if (program !== "sleep" || !watches(parent)) continue;
+        if (program !== "sleep" || over.has(pid) || !watches(parent)) continue;
         process.kill(pid, "SIGKILL");
-        passed++;
+        over.add(pid);
       } catch {
         // it ended meanwhile
       }
