@@ -133,7 +133,7 @@ const faults: Record<string, Fault> = {
     changes: only("deploy-flake"),
     before: fillDisk,
     after: freeDisk,
-    told: at("failed", "deploy-flake", /No space left on device/),
+    told: at("failed", "deploy-flake", /No space left on device$/),
     code: 1,
   },
   "another host key": {

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from
 import { join } from "node:path";
 import { expect } from "vitest";
 import { expectNothingLeft, start, until } from "./faults.ts";
-import { cli, fleet, fleetHosts, markFleet, type Settings, ssh, sshConfig, temporaryDirectory } from "./hosts.ts";
+import { cli, fleet, type fleetHosts, markFleet, type Settings, ssh, sshConfig, temporaryDirectory } from "./hosts.ts";
 
 /** The names of the hosts, as the report sorts them. */
 export const names = ["db1", "web1", "web2"] as const;
@@ -31,7 +31,7 @@ export const hasty = {
   opts: [
     "-F",
     sshConfig,
-    ...["ServerAliveInterval=1", "ServerAliveCountMax=2", "ConnectTimeout=2"].flatMap((o) => ["-o", o]),
+    ...["ServerAliveInterval=1", "ServerAliveCountMax=1", "ConnectTimeout=2"].flatMap((o) => ["-o", o]),
   ],
 };
 
@@ -40,6 +40,7 @@ export async function threeHosts() {
   const made = await fleet({ all: everywhere });
   await markFleet(made);
   let place = state();
+  let evaluated: string | undefined;
 
   /** No earlier run is known any more. */
   const forget = () => {
@@ -49,10 +50,12 @@ export async function threeHosts() {
   async function change(hosts: Settings["hosts"] = {}): Promise<void> {
     await made.change({ all: everywhere, hosts });
     await generate(["-k", "-o", "Taskfile.yml"]);
+    evaluated = undefined;
   }
   /** A Taskfile of the same flake, with changes. */
   async function configure(changes: Changes = {}): Promise<void> {
-    const told = JSON.parse(await generate(["eval"]));
+    evaluated ??= await generate(["eval"]);
+    const told = JSON.parse(evaluated);
     const hosts = names.map((name) => [name, merge(merge(told.hosts[name], changes.all ?? {}), changes[name] ?? {})]);
     await generate(
       ["--from", "-", "-o", "Taskfile.yml"],
@@ -79,12 +82,12 @@ export async function threeHosts() {
   }
   const deploy = async (args: string[], env: Record<string, string> = {}) => ended(begin(args, env));
 
-  /** Neither side has a process, a socket or a file of a run that is over, but notes and the memory for `retry`. */
-  async function expectTidy(running?: Running): Promise<void> {
-    await until("nothing of it runs here", () => (running?.processes() ?? []).length === 0);
+  /** Neither side, of this host and here, has a process, a socket or a file of a run that is over, but notes and the memory for `retry`. */
+  async function expectTidy(running: Running, host: keyof typeof fleetHosts = "pop1"): Promise<void> {
+    await until("nothing of it runs here", () => running.processes().length === 0);
     expect(readdirSync(place.tmp)).toEqual([]);
     expect(notes(join(place.dir, "lollypops")).filter((file) => !isNote.test(file))).toEqual([]);
-    await Promise.all(Object.keys(fleetHosts).map((host) => expectNothingLeft(host)));
+    await expectNothingLeft(host);
   }
   return { dir: made.dir, change, configure, forget, begin, ended, deploy, expectTidy, state: () => place };
 }
@@ -159,7 +162,7 @@ function expectLine({ results, output }: Told, name: Name, expected: Expected): 
   });
   if (typeof expected === "object") {
     expect(line, output).toMatchObject({ outcome: expected.outcome, step: expected.step });
-    expect(line.message).toMatch(expected.words);
+    expect(line.message, output).toMatch(expected.words);
     return [line];
   }
   expect(expected === "done" ? good : [expected], output).toContain(line.outcome);
