@@ -239,7 +239,11 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
       *) [ -z "$blank" ] || { tell >&4; blank=''; }
         # Of one try among many, only the host's own words.
         [ "$quiet$outcome" = 1 ] || pass
-        case $line in *'nix log /nix/store/'* | *'For full logs, run'*) ;; *) last=${line#"${line%%[! ]*}"} ;; esac ;;
+        case $line/$last in
+          *'nix log /nix/store/'*/* | *'For full logs, run'*/*) ;;
+          'error: unexpected end-of-file/error: '*) ;;   # nix here, about the nix there that has just said why
+          *) last=${line#"${line%%[! ]*}"} ;;
+        esac ;;
     esac
   done
   printf '%s\n' "$at" "$status" "$outcome" "${why:-$last}"
