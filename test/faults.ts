@@ -110,7 +110,7 @@ exec /run/hold/real "$@"`;
   const place = `/usr/bin/${program}`;
   await ssh(
     host,
-    `mkdir -p /run/hold && cp -p ${place} /run/hold/real && cat >/run/hold/${program} && chmod 755 /run/hold/${program} && mount --bind /run/hold/${program} ${place}`,
+    `rm -rf /run/hold; mkdir -p /run/hold && cp -p ${place} /run/hold/real && cat >/run/hold/${program} && chmod 755 /run/hold/${program} && mount --bind /run/hold/${program} ${place}`,
     { input: `${waiting}\n` },
   );
 }
@@ -121,11 +121,9 @@ export async function letGo(): Promise<void> {
 const restore = "findmnt -rno TARGET | grep ^/usr/bin/ | xargs -r umount -l"; // it may be running
 
 /** The host's processes that some login has left, its own apart. */
-export const remoteProcesses = () =>
-  ssh(
-    host,
-    'own=$(cat /proc/self/cgroup); for p in /proc/[0-9]*; do case $(cat $p/cgroup 2>/dev/null) in "$own") ;; *session-*) tr "\\0" " " <$p/cmdline; echo;; esac; done',
-  );
+export const remoteProcesses = (at = host) => ssh(at, listProcesses);
+const listProcesses =
+  'own=$(cat /proc/self/cgroup); for p in /proc/[0-9]*; do case $(cat $p/cgroup 2>/dev/null) in "$own") ;; *session-*) tr "\\0" " " <$p/cmdline; echo;; esac; done';
 
 /** A host that no deployment of secrets has touched. */
 export async function emptyDir(): Promise<void> {
@@ -134,11 +132,16 @@ export async function emptyDir(): Promise<void> {
 }
 
 /** What no deployment leaves behind, be it done or failed: files, values in memory, and processes. */
-export async function expectNothingLeft(): Promise<void> {
-  await letGo();
-  await until("no process is left", async () => (await remoteProcesses()) === "");
-  const beside = "find / \\( -path /proc -o -path /sys -o -path /nix \\) -prune -o -name '.lollypops.*' -print";
-  const others =
-    "ls -d /run/lollypops/* /run/lollypops 2>/dev/null; ls /var/lib/lollypops 2>/dev/null | grep -vx secrets";
-  expect(await ssh(host, `${beside}; ${others} || :`)).toBe("");
+export async function expectNothingLeft(at = host): Promise<void> {
+  if (at === host) await letGo();
+  let files = "";
+  await until("no process is left", async () => {
+    const [processes, ...rest] = (await ssh(at, `${listProcesses}; echo ---; ${listFiles}`)).split("---\n");
+    files = rest.join();
+    return processes === "";
+  });
+  expect(files).toBe("");
 }
+const listFiles = `find / \\( -path /proc -o -path /sys -o -path /nix \\) -prune -o -name '.lollypops.*' -print
+  ls -d /run/lollypops/* /run/lollypops /nix/var/nix/gcroots/lollypops-* 2>/dev/null
+  ls /var/lib/lollypops 2>/dev/null | grep -vx secrets || :`;

@@ -187,9 +187,11 @@ set -- $quoted
   loader="while IFS= read -r l; do [ \"\$l\" = B$gate ] && break; done; IFS= read -r mark; text=\$(head -c ${#text}); case \$text in *D$gate) eval \"\$text\"; $main \"\$@\";; esac"
   set_there
   heard=$( {
-    { { [ -z "$password" ] || printf '%s\n' "$password"; printf '%s\n' "B$gate" "$mark"; printf %s "$text"; payload; [ -z "$go" ] || stand_by; } 2>/dev/null |
-        { if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh $way$ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1 8>&- 9>&-; got=$?; [ -z "$go" ] || echo over >&8; exit $got; }
-      printf '\n%s exit %s\n' "$mark" $?; } | hear
+    # Both outlive ssh, to tell of its end: a master, or what ssh left, may hold the output for long.
+    { trap : INT TERM HUP
+      { [ -z "$password" ] || printf '%s\n' "$password"; printf '%s\n' "B$gate" "$mark"; printf %s "$text"; payload; [ -z "$go" ] || stand_by; } 2>/dev/null |
+        { trap : INT TERM HUP; if [ -n "$local" ]; then sh -c "$there"; else eval "$ssh $way$ssh_opts -T -- \"\$to\" \"\$there\""; fi 2>&1 8>&- 9>&-; got=$?; [ -z "$go" ] || echo over >&8; exit $got; }
+      printf '\n%s exit %s\n%s over\n' "$mark" $? "$mark"; } | hear
   } )
   told "$heard"
   [ -z "$go" ] || { echo end >&8; while read -r word <&8 && [ "$word" != end ]; do :; done; }   # words that nobody waited for
@@ -228,6 +230,7 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
     case $line in *[[:cntrl:]]*) line=$(printf %s "$line" | tr -d '\000-\010\013-\037\177') ;; esac   # a terminal obeys some
     case $line in
       "$mark at "*) at=${line#"$mark at "} ;;
+      "$mark over") break ;;
       "$mark exit "*) status=${line#"$mark exit "} ;;
       "$mark "*) line=${line#"$mark "}; outcome=${line%% *} why=${line#"$outcome"}; why=${why# }
         # What the host waits for: to be told to go on, and that its last words were heard.
@@ -236,7 +239,11 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
       *) [ -z "$blank" ] || { tell >&4; blank=''; }
         # Of one try among many, only the host's own words.
         [ "$quiet$outcome" = 1 ] || pass
-        case $line in *'nix log /nix/store/'* | *'For full logs, run'*) ;; *) last=${line#"${line%%[! ]*}"} ;; esac ;;
+        case $line/$last in
+          *'nix log /nix/store/'*/* | *'For full logs, run'*/*) ;;
+          'error: unexpected end-of-file/error: '*) ;;   # nix here, about the nix there that has just said why
+          *) last=${line#"${line%%[! ]*}"} ;;
+        esac ;;
     esac
   done
   printf '%s\n' "$at" "$status" "$outcome" "${why:-$last}"
