@@ -105,7 +105,7 @@ verb_ended() { # [EXIT]
     129 | 130 | 143) outcome=interrupted; say INT >"$run/stop" ;;   # nobody else of us may have seen the signal
     *) outcome=failed ;;
   esac
-  mark "$outcome" "exit $1 (its own words are above)"; say "$host: $step $outcome: exit $1" >&2
+  mark "$outcome" "exit $1 (its own words are above)"; open_log; tell "$host: $step $outcome: exit $1" >&2
 }
 verb_done() {
   several=''; ! is_one_of_several || several=1
