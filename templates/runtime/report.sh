@@ -7,9 +7,8 @@ usual=deploy-flake,deploy-secrets,rebuild
 with_plan() { case $one in *:*) ;; *) one=$one:${step:-$usual} ;; esac; }   # $one
 verb_begin() { # HOST…, with --table those of it that are to be deployed
   rows=''
-  # shellcheck disable=SC2046 # names
-  if [ -n "$table" ]; then rows=$(cat); [ -n "$chosen" ] || set -- $(say "$rows" | sed 's/ .*//'); fi
-  for one; do shift; [ "$one" = / ] || set -- "$@" "$one"; done   # which stands between waves
+  # shellcheck disable=SC2046 # names; a / stands between waves
+  if [ -n "$table" ]; then rows=$(cat); if [ -n "$chosen" ]; then set -- $(say "$*" | tr ' ' '\n' | sed '/^[/]*$/d'); else set -- $(say "$rows" | sed 's/ .*//'); fi; fi
   [ $# -gt 0 ] || { [ -e "$run/nothing" ] && exit 0; exit 2; }
   [ $# = 1 ] || [ -z "$LP_REMOTE_HOST" ] || refuse "LP_REMOTE_HOST=$LP_REMOTE_HOST would send $# hosts to one machine; deploy one host with it"
   called_by_name
@@ -60,9 +59,10 @@ warn_failfast() { # our steps never fail for go-task, since `end` does; a task o
 ask_all() { # HOST[:PLAN]…
   slots=$run/slots; rm -f -- "$slots"; mkfifo -- "$slots" && exec 7<>"$slots" || refuse "cannot make $slots"
   rm -f -- "$slots"; for slot in 1 2 3 4; do printf '\n\n\n\n\n\n\n\n' >&7; done
-  many=$# asked=" $* " askers=''
+  many=$# askers=''
   while read -r one flags; do
-    case $asked in *" $one "*) ;; *) continue ;; esac
+    [ "$one" = "${1-}" ] || continue   # both are in one order
+    shift
     case $one, in *:*deploy-flake,* | *:*deploy-secrets,* | *:*rebuild,*) ;; *:*) continue ;; esac
     read -r slot <&7; [ -z "$signal" ] || break
     (trap 'say >&7' EXIT; trap - INT TERM HUP; ask "$one" "$flags") </dev/null & askers="$askers $!"
@@ -199,9 +199,8 @@ remember_all() { # what became of a run that was killed
 choose_undone() { # narrows $hosts to those that were not deployed
   set_memory "$fleet"
   [ -e "$memory" ] || choose_none "nothing is known of an earlier deployment of this fleet on this machine; task deploy-all deploys every host"
-  undone=" $(awk '$2 != "deployed" && $2 != "unchanged" { print $1 }' "$memory" | tr '\n' ' ')" left=''
-  for one in $hosts; do case " / $undone" in *" ${one%%:*} "*) left="$left $one" ;; esac; done
-  hosts=$left
+  hosts=$(say "$hosts" | tr ' ' '\n' | awk '
+    NR == FNR { if ($2 != "deployed" && $2 != "unchanged") undone[$1]; next } { split($0, part, ":") } $0 == "/" || part[1] in undone' "$memory" -)
 }
 nothing_to_do() { : >"$run/nothing"; say "lollypops: nothing to do again: what was asked for was deployed" >&2; }
 
