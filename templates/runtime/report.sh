@@ -76,7 +76,8 @@ EOF
 }
 ask() { # HOST[:PLAN] FLAGS: no step begins of one that does not answer
   host=${1%%:*} step=connect; read_mark; [ -z "$outcome" ] || return 0
-  eval "set -- $2"; take_flags "$@"
+  set +u; eval "set -- $2"; set -u   # go-task takes a variable that is not set for empty, too
+  take_flags "$@"
   [ -z "$local" ] || return 0
   connect; now; host_began=$now
   if [ "$many" -gt 64 ]; then # more masters than go-task will soon have use for
