@@ -13,11 +13,11 @@ const atATime = "50";
 export function benchFleet(scratch: string): void {
   const [one, three] = [
     prepareFleet(join(scratch, "one"), 1000, ["check-vars"]),
-    prepareFleet(join(scratch, "three"), 250),
+    prepareFleet(join(scratch, "three"), 1000),
   ];
-  besideXargs("1000 hosts, check-vars", one, 5);
+  besideXargs("1000 hosts, check-vars alone", one, 3);
   // A step can stand once in a host's tasks: so it is the usual three, in a dry run.
-  besideXargs("250 hosts, 3 steps, dry run", three, 3, { LOLLYPOPS_DRY_RUN: "1" });
+  besideXargs("1000 hosts, their 3 steps, dry run", three, 3, { LOLLYPOPS_DRY_RUN: "1" });
 }
 
 function besideXargs(title: string, directory: string, rounds: number, settings: Settings = {}): void {

@@ -20,7 +20,7 @@ const look = () => ssh(host, `cd ${dir} && find . -printf '%P %u:%g %m %i %s\\n'
 const cksum = async (text: string) => (await run("cksum", [], { input: text })).stdout;
 
 beforeEach(emptyDir);
-afterEach(expectNothingLeft);
+afterEach(() => expectNothingLeft());
 
 describe("a place that does not take it: ", () => {
   type Case = { setup?: string; break: string; mend: string; words: string; path?: string; content?: string };
