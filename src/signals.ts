@@ -19,6 +19,7 @@ export class Relay {
   #witness = new Witness();
   #again: NodeJS.Timeout | undefined;
   #work: Promise<void> = Promise.resolve();
+  #beginning: NodeJS.Signals | undefined;
 
   constructor() {
     for (const signal of signals) process.on(signal, this.#hear);
@@ -39,6 +40,9 @@ export class Relay {
   }
 
   #hear = (signal: NodeJS.Signals): void => {
+    // `timeout` tells us alone, and then the whole group
+    if (this.#beginning === signal) return;
+    this.#beginning = signal;
     this.got = signal;
     clearInterval(this.#again);
     this.#next(() => this.#begin(signal));
@@ -54,6 +58,7 @@ export class Relay {
     this.#known = new Set(all.map(({ pid }) => pid));
     this.#heard = new Set();
     const group = await this.#witness.heard(signal);
+    this.#beginning = undefined;
     if (!group) return this.#spread(signal);
     this.#witness = new Witness();
     if (this.#task !== undefined) this.#heard = new Set(unheard(all, this.#task, this.#heard, this.#known));

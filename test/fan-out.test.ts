@@ -1,5 +1,5 @@
 /** Deployments of several hosts through the real go-task, with steps that need no host: order, overlap, memory, results. */
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
 import { cli, type Result, run, temporaryDirectory } from "./hosts.ts";
@@ -12,11 +12,14 @@ beforeEach(() => {
 });
 
 type Deployment = Record<string, unknown>;
-/** A host whose own step appends its name to a file, and fails where `fail.NAME` exists. */
+/** A host whose own step appends its name to a file, and fails where `fail.NAME` exists, or `ask.NAME` as go-task does. */
 const host = (name: string, deployment: Deployment = {}) => ({
   deployment,
   tasks: ["check-vars", "own"],
-  extraTasks: { own: { cmds: [`echo ${name} >>order; test ! -e fail.${name}`], silent: true } },
+  extraTasks: {
+    own: { cmds: [`echo ${name} >>order; test ! -e fail.${name}`, { task: "asked" }], silent: true },
+    asked: { preconditions: [`test ! -e ask.${name}`], cmds: [":"], silent: true },
+  },
 });
 
 async function generate(hosts: Record<string, Deployment>): Promise<void> {
@@ -26,9 +29,10 @@ async function generate(hosts: Record<string, Deployment>): Promise<void> {
   writeFileSync(join(cwd, "Taskfile.yml"), stdout);
 }
 const task = (...args: string[]): Promise<Result> => run("task", args, { cwd, env });
-const failing = (...names: string[]) => {
-  for (const name of names) writeFileSync(join(cwd, `fail.${name}`), "");
-};
+const failing = (...names: string[]) => touch(...names.map((name) => `fail.${name}`));
+function touch(...files: string[]): void {
+  for (const file of files) writeFileSync(join(cwd, file), "");
+}
 const ran = () => {
   const file = join(cwd, "order");
   const names = existsSync(file) ? readFileSync(file, "utf8").split("\n").filter(Boolean) : [];
@@ -65,7 +69,7 @@ describe("deployment.order", () => {
     expect([ran().sort(), exitCode]).toEqual([["early", "web1", "web2"], 201]);
     expect((await task("retry")).exitCode).toBe(201);
     expect(ran()).toEqual(["web2"]);
-    await run("rm", [join(cwd, "fail.web2")]);
+    rmSync(join(cwd, "fail.web2"));
     expect((await task("retry")).stdout).toContain("2 of 2 hosts deployed\n");
     expect(ran()).toEqual(["web2", "late"]);
   });
@@ -95,7 +99,7 @@ describe("retry", () => {
   test("a single host adds to what is known, several replace it; selectors narrow", async () => {
     failing("a", "c.1");
     expect((await task("deploy-all")).exitCode).toBe(201);
-    await run("rm", [join(cwd, "fail.a")]);
+    rmSync(join(cwd, "fail.a"));
     expect((await task("a")).exitCode).toBe(0);
     ran();
     expect((await task("retry")).exitCode).toBe(201);
@@ -108,6 +112,28 @@ describe("retry", () => {
     expect((await task("deploy", "--", "a", "b")).exitCode).toBe(0);
     ran();
     expect((await task("retry")).stderr).toContain("nothing to do again");
+  });
+
+  test("groups in parallel are remembered together", async () => {
+    await generate({ a: { group: "x" }, b: { group: "y" } });
+    failing("a", "b");
+    expect((await task("-p", "x", "y")).exitCode).toBe(201);
+    ran();
+    expect((await task("retry")).exitCode).toBe(201);
+    expect(ran().sort()).toEqual(["a", "b"]);
+  });
+
+  test("what changes nothing, or is not the whole, leaves it as it was", async () => {
+    failing("a");
+    await task("deploy-all");
+    rmSync(join(cwd, "fail.a"));
+    for (const words of [["REBUILD_ACTION=dry-activate"], ["LOLLYPOPS_DRY_RUN=1"], ["SECRET="], []]) {
+      const whole = words.length > 0 && words[0] !== "SECRET=";
+      expect((await task(...(whole ? ["deploy-all"] : ["all:own"]), ...words)).exitCode).toBe(0);
+    }
+    ran();
+    expect((await task("retry")).stdout).toContain("1 of 1 hosts deployed\n");
+    expect(ran()).toEqual(["a"]);
   });
 
   test("what is kept is one small file, its user's alone", async () => {
@@ -162,6 +188,33 @@ describe("the end", () => {
     ]);
   });
 
+  test("a task that go-task refuses has failed, and costs the others nothing", async () => {
+    await generate({ a: {}, b: {}, c: {} });
+    touch("ask.b");
+    const { stdout, exitCode } = await task("deploy-all");
+    expect(stdout).toContain("2 of 3 hosts deployed; NOT done: 1 failed\n");
+    expect(stdout).toContain("  b: failed at own: its own words are above\n");
+    expect(exitCode).toBe(201);
+    rmSync(join(cwd, "ask.b"));
+    expect((await task("retry")).stdout).toContain("1 of 1 hosts deployed\n");
+  });
+
+  test("one whose commands end as by a signal stops nobody else, where there is no terminal", async () => {
+    await generate({ a: {}, b: {} });
+    const file = join(cwd, "Taskfile.yml");
+    writeFileSync(file, readFileSync(file, "utf8").replaceAll("test ! -e fail.a", "exit 143"));
+    const { stdout } = await task("deploy-all", "-C", "1");
+    expect(stdout).toContain("1 of 2 hosts deployed; NOT done: 1 failed\n");
+    expect(stdout).toContain("  a: failed at own: exit 143 (its own words are above)\n");
+  });
+
+  test("a dry run is no result", async () => {
+    await generate({ a: {}, b: {} });
+    expect((await task("deploy-all", "LOLLYPOPS_DRY_RUN=1")).stdout).toContain("2 of 2 hosts shown\n");
+    await task("a:check-vars", "LOLLYPOPS_DRY_RUN=1");
+    expect(existsSync(join(cwd, "results"))).toBe(false);
+  });
+
   test("task -x hands the code on", async () => {
     await generate({ a: {}, b: {} });
     expect((await task("-x", "deploy-all", "LP_REMOTE_USER=-x")).exitCode).toBe(1);
@@ -172,5 +225,44 @@ describe("the end", () => {
     await generate({ "web.1": {} });
     expect((await task("web-1")).stderr).toContain("web-1 is not the name of a task");
     expect((await task("web.1")).stdout).toContain("1 of 1 hosts deployed\n");
+  });
+});
+
+describe("who is there", () => {
+  const away = { ssh: { host: "127.0.0.1", port: 1 } };
+  const secrets = { files: { a: { cmd: "echo a" } } };
+  const input = {
+    gone: { deployment: { ...away, order: -1 }, tasks: ["deploy-secrets", "own"], secrets },
+    here: { tasks: ["check-vars", "own"] },
+  };
+  beforeEach(async () => {
+    const own = { extraTasks: { own: { cmds: ["echo ran >>order"], silent: true } } };
+    const hosts = Object.fromEntries(Object.entries(input).map(([name, options]) => [name, { ...options, ...own }]));
+    const { stdout } = await cli(["--from", "-"], { cwd, input: JSON.stringify(hosts) });
+    writeFileSync(join(cwd, "Taskfile.yml"), stdout);
+  });
+
+  test("is asked first; one that is not has no step, and holds up its wave", async () => {
+    const { stdout, stderr, exitCode } = await task("deploy-all");
+    expect(stderr).toMatch(/^gone: connect unreachable: ssh: connect to host .* refused$/m);
+    expect(stdout).toMatch(/^ {2}gone: unreachable at connect: ssh: .* refused$/m);
+    expect(stdout).toContain("  here: skipped at check-vars: hosts of a lower order were not deployed: gone\n");
+    expect([ran(), exitCode]).toEqual([[], 201]);
+  });
+
+  test("counts as skipped where that is asked for, and fails nothing", async () => {
+    const skip = "LOLLYPOPS_SKIP_UNREACHABLE=1";
+    const single = await task("gone", skip);
+    expect(single.stdout).toContain("0 of 1 hosts deployed; NOT done: 1 skipped\n");
+    expect([ran(), single.exitCode]).toEqual([[], 0]);
+    expect(await task("deploy-all", skip)).toMatchObject({
+      stdout: expect.stringContaining("NOT done: 2 skipped\n"),
+      exitCode: 201, // nobody has asked to skip the next wave
+    });
+    expect(results().map(({ host: name, outcome }) => [name, outcome])).toEqual([
+      ["gone", "skipped"],
+      ["gone", "skipped"],
+      ["here", "skipped"],
+    ]);
   });
 });

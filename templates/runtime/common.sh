@@ -59,14 +59,15 @@ checksum() { # of $1; not every busybox has cksum
 }
 set_printable() { # $printable, to $1 without control characters, nor what GitHub would obey
   printable=$1
-  case $1 in *[![:print:]]*) printable=$(printf '%s' "$1" | tr -d '\000-\037\177') ;; esac
+  case $1 in *[![:print:]]*) printable=$(printf '%s\n' "$1" | without_control | tr -d '\t\n') ;; esac
   set_neutral "$printable"; printable=$neutral
 }
+without_control() { tr -d '\000-\010\013-\037\177' | awk '{ gsub(/\302[\200-\237]/, ""); print }'; }   # nor those of UTF-8
 set_neutral() { # $neutral, to $1 without what GitHub takes for commands, where it listens
   neutral=$1
   [ "${GITHUB_ACTIONS-}" = true ] || return 0
   while :; do case $neutral in *'##['*) neutral="${neutral%%'##['*}## [${neutral#*'##['}" ;; *) break ;; esac; done
-  case ${neutral#"${neutral%%[! ]*}"} in ::*) neutral=": ${neutral#"${neutral%%[! ]*}:"}" ;; esac
+  case ${neutral#"${neutral%%[!-~]*}"} in ::*) neutral=": ${neutral#"${neutral%%[!-~]*}:"}" ;; esac
 }
 
 # ---- the variables of a run: they come as one text, since `task x NAME=value` reaches no command's environment

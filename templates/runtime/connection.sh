@@ -143,15 +143,18 @@ show_there() { # NAME= or nothing, then a command as it would be typed on the ta
 take_turn() {
   [ -z "$turn" ] || return 0
   make_run
+  waits=''
   while [ -n "$LOLLYPOPS_SECRETS_IN_TURN" ] || [ ! -e "$run/unlocked" ]; do
     set -C; { echo $$ >"$run/turn"; } 2>/dev/null && turn=1; set +C
-    [ -z "$turn" ] || return 0
+    [ -z "$turn" ] || break
     [ -z "$signal" ] && [ ! -e "$run/stop" ] || { signal=${signal:-INT}; fail interrupted "before its secrets were asked for"; }
     holder=''; read -r holder 2>/dev/null <"$run/turn"
+    [ -n "$waits" ] || [ -z "$watcher" ] || { waits=1; unwatch; watch; }   # it is not this host that takes so long
     # It was killed, or its command failed; one of those who see it takes its turn away, once.
     [ -z "$holder" ] || kill -0 "$holder" 2>/dev/null || ! mkdir "$run/gone.$holder" 2>/dev/null || rm -f "$run/turn"
     sleep 0.1
   done
+  [ -z "$waits" ] || { unwatch; watch "$LOLLYPOPS_TIMEOUT"; }
 }
 end_first() { # the others need not wait, now that one command went well
   [ -z "$turn" ] || [ -n "$LOLLYPOPS_SECRETS_IN_TURN" ] || : >"$run/unlocked"
@@ -225,9 +228,9 @@ EOF
 }
 hear() { # prints what is for the user; at the end tells what it heard for us, in four lines
   trap '' INT HUP TERM   # ends when the other side does, not before it has told why
-  at='' status='' outcome='' why='' last='' blank=''
+  at='' status='' outcome='' why='' last='' blank='' c1=$(printf '\302')
   while IFS= read -r line; do
-    case $line in *[[:cntrl:]]*) line=$(printf %s "$line" | tr -d '\000-\010\013-\037\177') ;; esac   # a terminal obeys some
+    case $line in *[[:cntrl:]]* | *"$c1"*) line=$(say "$line" | without_control) ;; esac   # a terminal obeys some
     case $line in
       "$mark at "*) at=${line#"$mark at "} ;;
       "$mark over") break ;;

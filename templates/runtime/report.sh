@@ -15,13 +15,16 @@ verb_begin() { # HOST…, with --table those of it that are to be deployed
   make_run
   list=$run/hosts.$name
   now; say $((now + 3000)) >"$run/progress"; say "$now" >"$run/began.$name"
-  [ -n "$step" ] || say "$fleet" >"$run/fleet.$name"
+  # What counts for `retry`: a deployment of whole hosts that changes them.
+  case $step$dry$SECRET/$TASK/$REBUILD_ACTION in /*:without-secrets/* | /*/dry-activate | /*/build) ;; /*) say "$fleet" >"$run/fleet.$name" ;; esac
   for one; do
     case $one in *:*) ;; *) one=$one:${step:-$usual} ;; esac
     # A whole deployment of a host happens once in a run, whichever groups it is in.
     [ -z "$step" ] || rm -f -- "$run/host.${one%%:*}" "$run/changed.${one%%:*}"
     say "$one"
   done >"$list"
+  [ -s "$run/began.$name" ] && [ "$(grep -c . "$list")" = $# ] || { rm -f -- "$list"; refuse "there is no room for notes in $runs"; }
+  stay_awake
   [ $# = 1 ] || { batch=1; : >"$run/batch"; warn_failfast; }
   [ -z "$dry" ] || return 0
   watch <&2; trap unwatch EXIT   # stdin may be the table
@@ -80,11 +83,11 @@ ask() { # HOST[:PLAN] FLAGS: no step begins of one that does not answer
   take_flags "$@"
   [ -z "$local" ] || return 0
   connect; now; host_began=$now
-  if [ "$many" -gt 64 ]; then # more masters than go-task will soon have use for
-    case $multiplex${ssh%% *} in 1ssh | 1*/ssh) ;; *) return 0 ;; esac
-    log=$run/log.$host; eval "$ssh -S none $ssh_opts -T -- \"\$to\" :" </dev/null >/dev/null 2>"$log" 4>&- 7>&- 9>&-
-    [ $? = 255 ] || return 0
-  else ! share || return 0; fi
+  if share; then
+    # More of them than go-task will soon have use for.
+    [ "$many" -le 64 ] || [ ! -S "$socket" ] || close_master "$socket"
+    return 0
+  fi
   set_marks; unreached
   # What a host that is there says when too many log in at once is for the step to find out.
   case $why in *'losed by '* | *'reset by '*) ;; *) explain_login; open_log; several=1; fail unreachable "${why:-ssh said nothing}" ;; esac
@@ -102,10 +105,10 @@ verb_ended() { # [EXIT]
   read_mark
   [ "$outcome $at" = "running $step" ] || exit 0
   case ${1-} in
-    '' | 0) mark ok ''; exit 0 ;;
-    129 | 130 | 143) outcome=interrupted; say INT >"$run/stop" ;;   # nobody else of us may have seen the signal
-    *) outcome=failed ;;
+    '' | 0) exit 0 ;;   # also what go-task refused, which gives no code
+    130) [ ! -t 0 ] || [ -e "$run/stop" ] || say INT >"$run/stop" ;;   # Ctrl-C, and nobody else of us may have heard it
   esac
+  outcome=failed; [ ! -e "$run/stop" ] || outcome=interrupted
   mark "$outcome" "exit $1 (its own words are above)"; open_log; tell "$host: $step $outcome: exit $1" >&2
 }
 verb_done() {
@@ -120,8 +123,8 @@ verb_wave() { # HOST[:PLAN]…: the next hosts begin only if these were deployed
   behind=''
   for one; do
     case $one in *:*) ;; *) one=$one:${step:-$usual} ;; esac
-    outcome_of "$one"; set_code
-    [ "$code" = 0 ] || behind="$behind${behind:+, }$host"
+    outcome_of "$one"
+    case $outcome in deployed | unchanged) ;; *) behind="$behind${behind:+, }$host" ;; esac
   done
   [ -n "$behind" ] || return 0
   [ -e "$run/stop" ] || say "skipped hosts of a lower order were not deployed: $behind" >"$run/instead.$name"
@@ -129,6 +132,13 @@ verb_wave() { # HOST[:PLAN]…: the next hosts begin only if these were deployed
   exit 1
 }
 
+# Beside a run: who hears a hangup or TERM to the process group while only tasks of the user's own run.
+stay_awake() {
+  (
+    trap '' INT; trap 'say TERM >"$run/stop"' TERM; trap 'say HUP >"$run/stop"' HUP
+    while [ -e "$list" ] && [ ! -e "$run/stop" ] && alive "$run"; do sleep 1; done
+  ) </dev/null >/dev/null 2>&1 4>&- 9>&- &
+}
 verb_stop() { # all deployments of this user
   some=''
   for one in "$runs"/*-*; do
@@ -140,19 +150,23 @@ verb_stop() { # all deployments of this user
 # ---- the end: what became of each host, told to people and machines
 verb_end() {
   in_run && [ -e "$run/hosts.$name" ] || exit 0
+  total=$(grep -c . "$run/hosts.$name")
   settle_list; now; read -r began <"$run/began.$name"
   for socket in "$run"/s.*; do [ ! -S "$socket" ] || close_master "$socket"; done
+  [ "$(grep -c . "$told_file")" = "$total" ] || { say "lollypops: there is no room in $runs to tell what became of $total hosts" >&2; exit 1; }
   what=deployed${LOLLYPOPS_GUARD:+ without guard}
+  case $REBUILD_ACTION in dry-activate | build) what="done with $REBUILD_ACTION" ;; esac
   if [ -n "$step" ]; then what="with $step done"; elif [ -n "$dry" ]; then what=shown; fi
   tell_people <"$told_file"
   [ "${GITHUB_ACTIONS-}" != true ] || tell_github <"$told_file"
-  host=''; [ -z "$LOLLYPOPS_RESULTS" ] || [ "$step" = status ] || results '' <"$told_file"
-  [ -n "$dry" ] || remember
+  host=''; [ -z "$LOLLYPOPS_RESULTS" ] || [ -n "$dry" ] || [ "$step" = status ] || results '' <"$told_file"
+  remember
   code=$(awk -F'\t' -v codes='deployed 0 unchanged 0 skipped 0 failed 1 rolled-back 3 unreachable 4 unknown 5 interrupted 130' '
     BEGIN { for (n = split(codes, word, " "); n > 0; n -= 2) code[word[n - 1]] = word[n] }
     # of several hosts the plainest; skipped with no host that is wrong is as asked
     code[$3] && (!got || code[$3] == 130) { got = code[$3] } code[$3] && code[$3] != got { got = got == 130 ? 130 : 1 } END { print got + 0 }' "$told_file")
-  rm -f -- "$told_file" "$run/began.$name" "$run/fleet.$name"
+  [ "$code" != 0 ] || [ ! -e "$run/instead.$name" ] || code=1   # nobody asked for these to be skipped
+  rm -f -- "$told_file" "$run/began.$name" "$run/fleet.$name" "$run/instead.$name"
   exit "$code"
 }
 settle_list() { # of this name: it is over. $told_file has a line for each host, HOST STEP OUTCOME HUNDREDTHS MESSAGE, between tabs
@@ -183,13 +197,16 @@ tell_people() { # of a host that is not as asked a line of its own
 
 # ---- what `retry` needs to know: in a file for each fleet, lines HOST OUTCOME
 set_memory() { memory=$runs/last.$(checksum "$1"); }
-remember() { # a deployment of several hosts is remembered instead of what was before, one of a single host beside it
+remember() { # the first deployment of several hosts in a run is remembered instead of what was before, others beside it
   [ -e "$run/fleet.$name" ] || return 0
   read -r of <"$run/fleet.$name"; set_memory "$of"
+  for try in 1 2 3 4 5 6 7 8 9 10; do ! mkdir "$memory.lock" 2>/dev/null || break; sleep 0.1; done   # one that was left is broken
+  beside=''; [ ! -e "$run/remembered" ] || beside=1
   { awk -F'\t' '{ print $1, $3 }' "$told_file"
-    case $(grep -c . "$told_file")/$name in 1/* | */retry | *:retry) [ ! -e "$memory" ] ||
+    case $(grep -c . "$told_file")/$name/$beside in 1/* | */retry/* | *:retry/* | */*/?*) [ ! -e "$memory" ] ||
       awk -F'[\t ]' 'NR == FNR { now[$1]; next } !($1 in now)' "$told_file" "$memory" ;; esac; } >"$memory.$$"
-  mv -- "$memory.$$" "$memory"
+  mv -- "$memory.$$" "$memory"; : >"$run/remembered"
+  rmdir -- "$memory.lock" 2>/dev/null
 }
 remember_all() { # what became of a run that was killed
   for list in "$run"/fleet.*; do
@@ -203,7 +220,7 @@ choose_undone() { # narrows $hosts to those that were not deployed
   hosts=$(say "$hosts" | tr ' ' '\n' | awk '
     NR == FNR { if ($2 != "deployed" && $2 != "unchanged") undone[$1]; next } { split($0, part, ":") } $0 == "/" || part[1] in undone' "$memory" -)
 }
-nothing_to_do() { : >"$run/nothing"; say "lollypops: nothing to do again: what was asked for was deployed" >&2; }
+nothing_to_do() { : >"$run/nothing"; say "lollypops: nothing to do again: no host that was asked for is known as not deployed" >&2; }
 
 # shellcheck disable=SC2254 # a selector is a pattern
 matches() { # does host $1 match the selector $2? $groups holds "@group=host,host" words

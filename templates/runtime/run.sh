@@ -14,12 +14,13 @@ born() {
 find_run() {
   if [ -n "${XDG_RUNTIME_DIR-}" ] && [ -O "$XDG_RUNTIME_DIR" ]; then runs=$XDG_RUNTIME_DIR/lollypops
   else runs=${TMPDIR:-/tmp}; [ ${#runs} -le 40 ] || runs=/tmp; runs=$runs/lollypops-$(id -u); fi   # a socket's path has to be short
-  run=$runs/$PPID-$(born $PPID)
+  birth=$(born $PPID) && [ -n "$birth" ] || exit 130   # go-task was killed
+  run=$runs/$PPID-$birth
 }
 ours() { [ -d "$1" ] && [ -O "$1" ] && [ ! -L "$1" ]; }
 in_run() { ours "$runs" && ours "$run"; }   # what somebody else made does not count
 make_run() { in_run || { mkdir -p -- "$run" && in_run || refuse "cannot keep notes in $runs"; sweep; }; }
-alive() { pid=${1##*/}; pid=${pid%%-*}; [ "$(born "$pid")" = "${1##*-}" ]; }
+alive() { pid=${1##*/}; pid=${pid%%-*}; [ -n "${1##*-}" ] && [ "$(born "$pid")" = "${1##*-}" ]; }
 sweep() { # runs that ended; what one that was killed did is still to be remembered
   for old in "$runs"/*-*; do
     alive "$old" || ! mv -- "$old" "$runs/gone.$$" 2>/dev/null || { (run=$runs/gone.$$; remember_all); rm -rf -- "$runs/gone.$$"; }
@@ -68,7 +69,7 @@ outcome_of() { # HOST:PLAN; sets $host, $outcome, $at, $why and $took (hundredth
 # Where several hosts are deployed it is `end` that tells, and fails: a step that failed would cost the others theirs, if the user has set failfast.
 is_one_of_several() {
   case $TASK in *:steps) return 0 ;; *:reported) set -- "$run"/hosts.* ;; *) set -- "$run"/hosts.*:"${TASK##*:}" ;; esac
-  [ -e "$1" ]
+  [ -e "$1" ] && grep -q "^$host:" "$@"
 }
 begin_step() { # unless its host, or the whole run, has come to its end
   make_run
@@ -102,7 +103,7 @@ fail() { # OUTCOME WORDS
   outcome=$1; shift
   case $signal$outcome in
     rolled-back | unknown | failed | unreachable) ;;
-    ALRM*) [ "$outcome" != unreachable ] || outcome=failed; set -- "not done within $LOLLYPOPS_TIMEOUT s (LOLLYPOPS_TIMEOUT)${*:+; $*}" ;;
+    ALRM*) case $outcome in unreachable | interrupted) outcome=failed ;; esac; set -- "not done within $LOLLYPOPS_TIMEOUT s (LOLLYPOPS_TIMEOUT)${*:+; $*}" ;;
     *) outcome=interrupted; set -- "by SIG$signal${*:+; $*}" ;;
   esac
   [ "$outcome$LOLLYPOPS_SKIP_UNREACHABLE" != unreachable1 ] || outcome=skipped
@@ -116,7 +117,7 @@ set_code() { # $code, of $outcome
 }
 finish() { code=$1; [ -z "$several" ] || exit 0; exit "$1"; }
 result() { # of a step by itself; of the others `end` tells
-  [ -n "$LOLLYPOPS_RESULTS" ] && [ -z "$told$nested" ] || return 0
+  [ -n "$LOLLYPOPS_RESULTS" ] && [ -z "$told$nested$dry" ] || return 0
   [ -z "$several" ] || [ "$step" = status ] || return 0
   case $TASK/$step/$1 in *:without-secrets/rebuild/* | *:without-secrets/*/[!du]* | */unknown) ;; *:without-secrets/*) return ;; esac
   result_line "$1" "$2"
@@ -151,12 +152,13 @@ below() { # PID [EXCEPT]: all that it has started, but for what EXCEPT has
 end_all() { for one; do kill "$one" $(below "$one") 2>/dev/null; done; }
 # Beside a step. Its children get what Ctrl-C would give them, since sh hears a signal only when they have ended; those who do not obey are killed.
 watch() { # [SECONDS]; on stdin may be a terminal, which is to stay
+  exec 5<&0   # what is in the background loses it
   (
     trap '' INT HUP TERM
     left=${1:--1} terminal=''
     [ ! -t 5 ] || terminal=1
     while :; do
-      sleep 1 >/dev/null 4>&- 5>&- 8>&-
+      sleep 1 >/dev/null 4>&- 5>&- 6>&- 8>&-
       left=$((left - 1))
       if [ $left = 0 ]; then end_step ALRM
       elif [ -n "$terminal" ] && [ ! -t 5 ]; then say HUP >"$run/stop"; end_step USR1
@@ -164,7 +166,8 @@ watch() { # [SECONDS]; on stdin may be a terminal, which is to stay
       elif ! kill -0 $$; then exit; fi
       progress
     done
-  ) 5<&0 </dev/null 2>/dev/null 9>&- & watcher=$!
+  ) 6>&2 </dev/null 2>/dev/null 9>&- & watcher=$!
+  exec 5<&-
 }
 # A sh that has only just been started would lose any other signal.
 unwatch() { [ -z "$watcher" ] || kill -s KILL "$watcher" 2>/dev/null; watcher=''; }
@@ -176,7 +179,7 @@ end_step() {
   for force in INT TERM KILL; do
     kill -s $force $victims
     # not all at once: what sleeps outlives the step
-    for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 1 >/dev/null 4>&- 5>&- 8>&-; done
+    for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 1 >/dev/null 4>&- 5>&- 6>&- 8>&-; done
   done
   exit
 }
@@ -186,8 +189,8 @@ progress() { # each half minute, from whichever step notices first
   say $((now + 3000)) >"$run/progress"; rmdir "$run/progress.$due"
   total=0 over=0 bad=0 waiting=0 busy=''
   for list in "$run"/hosts.*; do [ ! -e "$list" ] || each_host count_host "$list"; done
-  [ $total = 0 ] || say "$over of $total hosts done, $bad failed, $waiting waiting; longest:$(printf %s "$busy" | sort -n | awk -v now="$now" '
-    NR < 4 { printf "%s %s (%s, %d s)", NR > 1 ? "," : "", $2, $3, (now - $1) / 100 }')"
+  [ $total = 0 ] || say >&6 "$over of $total hosts done, $bad failed, $waiting waiting; longest:$(printf %s "$busy" | sort -n | awk -v now="$now" '
+    NR < 4 { printf "%s %s (%s, %d s)", (NR > 1 ? "," : ""), $2, $3, (now - $1) / 100 }')"
 }
 count_host() {
   host=${one%%:*}; read_mark
