@@ -151,7 +151,7 @@ below() { # PID [EXCEPT]: all that it has started, but for what EXCEPT has
 end_all() { for one; do kill "$one" $(below "$one") 2>/dev/null; done; }
 # Beside a step. Its children get what Ctrl-C would give them, since sh hears a signal only when they have ended; those who do not obey are killed.
 watch() { # [SECONDS]; on stdin may be a terminal, which is to stay
-  (
+  { (
     trap '' INT HUP TERM
     left=${1:--1} terminal=''
     [ ! -t 5 ] || terminal=1
@@ -164,7 +164,7 @@ watch() { # [SECONDS]; on stdin may be a terminal, which is to stay
       elif ! kill -0 $$; then exit; fi
       progress
     done
-  ) 5<&0 </dev/null 2>/dev/null 9>&- & watcher=$!
+  ) </dev/null 2>/dev/null 9>&- & watcher=$!; } 5<&0
 }
 # A sh that has only just been started would lose any other signal.
 unwatch() { [ -z "$watcher" ] || kill -s KILL "$watcher" 2>/dev/null; watcher=''; }
