@@ -3,8 +3,9 @@
 import { fstatSync, readFileSync } from "node:fs";
 import { cac } from "cac";
 import { AppError, usageError } from "./errors.ts";
-import { evaluated, generate, type Request, type World } from "./generate.ts";
-import { checkFile, writeIfChanged } from "./output.ts";
+import { evaluated, generate, matrix, type Request, type World } from "./generate.ts";
+import { type Format, formats } from "./matrix.ts";
+import { checkFiles, withConcurrency, writeIfChanged } from "./output.ts";
 
 type Flags = Readonly<Record<string, unknown>>;
 
@@ -24,13 +25,18 @@ const print = program.command("[...selectors]", "print the Taskfile");
 print.option("-o, --output <file>", "write FILE, atomically and only if it changed");
 print.option("--force", "with --output: replace a file that lollypops-gen did not write");
 print.option("--check", "compare with --output (default Taskfile.yml); exit 5 if it differs");
+print.option("--concurrency <n>", "with --output: also write .taskrc.yml beside FILE, for n hosts at a time");
 print.action(printTaskfile);
 const evaluation = program.command("eval [...selectors]", "print what was read, as JSON (feeds --from)");
 evaluation.action(printEvaluation);
+const shares = program.command("matrix [...selectors]", "print a JSON matrix for CI runners");
+shares.option("--shards <n>", "share the hosts out among n jobs, groups together; default one job a host");
+shares.option("--format <format>", "github (default) or gitlab");
+shares.action(printMatrix);
 const run = program.command("run [...stray]", "generate, then run go-task with what follows --");
 run.usage("run [options] [-- TASK ARGS…]");
 run.action(runCommand);
-for (const command of [print, evaluation, run]) for (const [flags, text] of common) command.option(flags, text);
+for (const command of [print, evaluation, shares, run]) for (const [flags, text] of common) command.option(flags, text);
 program.option("-V, --version", "print the version");
 program.help(help);
 
@@ -54,11 +60,27 @@ async function printTaskfile(selectors: string[], flags: Flags): Promise<void> {
   const [named] = list(flags["output"]);
   const output = named === "-" ? undefined : named;
   if (flags["force"] && output === undefined) throw usageError("--force goes with --output");
+  const limit = wholeNumber(flags, "concurrency");
+  if (limit !== undefined && output === undefined && !flags["check"])
+    throw usageError("--concurrency goes with --output");
   const text = await generate(request, world(flags));
-  if (flags["check"]) await checkFile(output ?? "Taskfile.yml", text);
-  else if (output !== undefined) await writeIfChanged(output, text, { force: flags["force"] === true });
+  const file = output ?? "Taskfile.yml";
+  const texts = limit === undefined ? [{ file, text }] : withConcurrency({ file, text }, limit);
+  if (flags["check"])
+    await checkFiles(texts, `lollypops-gen -o ${file}${limit === undefined ? "" : ` --concurrency ${limit}`}`);
+  else if (output !== undefined) await writeIfChanged(texts, { force: flags["force"] === true });
   else process.stdout.write(text);
 }
+
+async function printMatrix(selectors: string[], flags: Flags): Promise<void> {
+  refuseTaskArgs(flags);
+  const request = toRequest(selectors, flags);
+  const format = one(flags, "format", "github");
+  if (!isFormat(format)) throw usageError(`--format is ${Object.keys(formats).join(" or ")}, not ${format}`);
+  process.stdout.write(await matrix(request, world(flags), format, wholeNumber(flags, "shards")));
+}
+
+const isFormat = (name: string): name is Format => Object.hasOwn(formats, name);
 
 async function printEvaluation(selectors: string[], flags: Flags): Promise<void> {
   refuseTaskArgs(flags);
@@ -107,12 +129,19 @@ function one(flags: Flags, name: string, otherwise: string): string {
   return values[0] ?? otherwise;
 }
 
+function wholeNumber(flags: Flags, name: string): number | undefined {
+  if (flags[name] === undefined) return undefined;
+  const value = one(flags, name, "");
+  if (!/^[1-9]\d{0,5}$/.test(value)) throw usageError(`--${name} must be a whole number above 0, not ${value}`);
+  return Number(value);
+}
+
 const list = (value: unknown): string[] =>
   value === undefined ? [] : [value].flat().map((one) => String(one).replace(/^=/, ""));
 
 /** The command line library takes `-` for a flag and `1e3` for a number: each value gets a mark, which `list` takes off. */
 function marked(args: readonly string[]): string[] {
-  const flags = [...print.options, ...run.options].filter(({ required }) => required).flatMap(({ names }) => names);
+  const flags = [...print.options, ...shares.options].filter(({ required }) => required).flatMap(({ names }) => names);
   const takesValue = (arg = "") => flags.some((name) => arg === `--${kebab(name)}` || arg === `-${name}`);
   const ends = args.indexOf("--");
   const own = ends === -1 ? args : args.slice(0, ends);
@@ -180,7 +209,7 @@ function help(sections: { title?: string; body: string }[]): { title?: string; b
   const selectors =
     "  a host, a glob ('web*'), a group (@web), or one of these negated ('!web3'); none means all hosts";
   const codes =
-    "  0 done · 1 a bug · 2 wrong usage · 3 nix or go-task is missing or failed · 4 the configuration is wrong\n  5 --check found a difference · run: go-task's own, 130 or 143 after a signal";
+    "  0 done · 1 a bug · 2 wrong usage · 3 nix or go-task is missing or failed · 4 the configuration is wrong\n  5 --check found a difference · run: go-task's own, or 129, 130 or 143 after a signal";
   const all = [...sections.slice(1), { title: "Selectors", body: selectors }, { title: "Exit codes", body: codes }];
   return all.map((section) => ({ ...section, body: section.body.replaceAll(/ +$/gm, "") }));
 }

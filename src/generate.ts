@@ -1,6 +1,7 @@
 // What the program does, step by step: read, check, select, build, write.
 import { configError, configProblems, nixError } from "./errors.ts";
 import type { Host } from "./hosts.ts";
+import { type Format, matrixOf } from "./matrix.ts";
 import { type Evaluated, evaluate, explainFailure, type Flake, type Watch } from "./nix.ts";
 import { checkHosts, type Input } from "./rules.ts";
 import { readSaved } from "./saved.ts";
@@ -41,8 +42,13 @@ export async function evaluated(request: Request, world: World): Promise<string>
   return `${JSON.stringify({ schema: 1, hosts }, undefined, 2)}\n`;
 }
 
+/** The hosts asked for as a matrix of jobs for a CI runner, one line of JSON. Throws as `generate`. */
+export async function matrix(request: Request, world: World, format: Format, shards?: number): Promise<string> {
+  return matrixOf(selectChecked(request, await readInput(request, world), world), format, shards);
+}
+
 async function readInput({ from, flake, selectors }: Request, world: World): Promise<Evaluated> {
-  if (from.length > 0) return { hosts: await readSaved(from, world.stdin), failures: {}, skipped: [] };
+  if (from.length > 0) return { hosts: await readSaved(from, world.stdin), failures: {}, skipped: [], unread: [] };
   try {
     return await evaluate(flake, selectors, world.watch);
   } catch (error) {
@@ -62,7 +68,9 @@ function selectChecked({ selectors, keepGoing, flake, from }: Request, input: Ev
     const where = from.length > 0 ? from.join(", ") : `${flake.reference}#${flake.attribute}`;
     throw configError(`there is no host in ${where}${skippedHint(input.skipped)}`);
   }
-  const selected = new Set(selectHosts(hosts, selectors));
+  // `!web1` names a host that was not read
+  const unread = input.unread.map((name) => ({ name, groups: [] }));
+  const selected = new Set(selectHosts([...hosts, ...unread], selectors));
   const broken = hosts.filter(({ name, error }) => selected.has(name) && error !== undefined);
   for (const { name } of broken) world.warn(`${name} does not evaluate and cannot be deployed`);
   return hosts.filter(({ name }) => selected.has(name));

@@ -9,7 +9,8 @@ import { readTemplate } from "./templates.ts";
 export type Flake = { readonly reference: string; readonly attribute: string; readonly options: readonly string[] };
 /** Told of every nix command and its time in ms (for -v), and of how far the work is. */
 export type Watch = { readonly command: (text: string, ms: number) => void; readonly progress: (text: string) => void };
-export type Evaluated = Input & { readonly skipped: readonly string[] };
+/** `skipped` are hosts without lollypops, `unread` those that the selectors leave out. */
+export type Evaluated = Input & { readonly skipped: readonly string[]; readonly unread: readonly string[] };
 
 /**
  * Reads the hosts of a flake. All are evaluated in one go; if that fails, one by one, so that the broken ones are known
@@ -21,7 +22,9 @@ export async function evaluate(flake: Flake, selectors: readonly string[], watch
   // Groups stand in the hosts' own configuration: with `@web` all must be read.
   const wanted = needsGroups(selectors) ? names : selectHosts(names.map(ungrouped), selectors);
   watch.progress(`evaluating ${wanted.length} of ${names.length} hosts`);
-  const read = await readHosts(flake, wanted, wanted.length === names.length, watch);
+  const some = await readHosts(flake, wanted, wanted.length === names.length, watch);
+  const asked = new Set(wanted);
+  const read = { ...some, unread: names.filter((name) => !asked.has(name)) };
   if (!JSON.stringify(read.hosts).includes("/nix/store/")) return read;
   const source = await sourcePath(flake, watch);
   const portable = JSON.stringify(read.hosts).replaceAll(source, flakeSource);

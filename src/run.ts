@@ -4,6 +4,7 @@ import { constants, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { ExecaError, execa } from "execa";
 import { nixError } from "./errors.ts";
+import { Relay } from "./signals.ts";
 
 const oldest = [3, 51, 1] as const;
 
@@ -48,30 +49,38 @@ export function fromHere(reference: string): string {
 }
 
 /**
- * Runs go-task on a Taskfile that is not on disk otherwise, in this terminal and process group. Returns its exit code, or
- * 128 + the number of the signal that we were sent.
+ * Runs go-task on a Taskfile that is not on disk otherwise, in this terminal and process group, and waits for it. All that it
+ * starts is told what signals we get. Returns its exit code, or 128 + the number of the signal that we got.
  */
 export async function runTask(program: string, taskfile: string, args: readonly string[]): Promise<number> {
-  const directory = await mkdtemp(join(tmpdir(), "lollypops-gen-"));
-  const file = join(directory, "Taskfile.yml");
-  let got: NodeJS.Signals | undefined;
+  const relay = new Relay();
   try {
+    const code = await withFile(taskfile, (file) =>
+      relay.got === undefined ? follow(relay, program, ["-d", ".", "-t", file, ...ownFlags(args), ...args]) : 1,
+    );
+    return relay.got === undefined ? code : 128 + constants.signals[relay.got];
+  } finally {
+    await relay.end();
+  }
+}
+
+async function withFile<T>(taskfile: string, use: (file: string) => T): Promise<Awaited<T>> {
+  const directory = await mkdtemp(join(tmpdir(), "lollypops-gen-"));
+  try {
+    const file = join(directory, "Taskfile.yml");
     await writeFile(file, taskfile, { mode: 0o600 });
-    const child = execa(program, ["-d", ".", "-t", file, ...ownFlags(args), ...args], {
-      stdio: "inherit",
-      reject: false,
-    });
-    const forward = (signal: NodeJS.Signals) => {
-      got = signal;
-      // Ctrl-C reaches the whole group by itself
-      if (signal !== "SIGINT") child.kill(signal);
-    };
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, forward);
-    const { exitCode } = await child;
-    return got === undefined ? (exitCode ?? 1) : 128 + constants.signals[got];
+    return await use(file);
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
+}
+
+async function follow(relay: Relay, program: string, args: readonly string[]): Promise<number> {
+  const child = execa(program, args, { stdio: "inherit", reject: false });
+  relay.follow(child.pid);
+  const { exitCode } = await child;
+  relay.follow(undefined);
+  return exitCode ?? 1;
 }
 
 /** Ten hosts at a time, unless the user says how many; and a dry run shows the calls, which are silent otherwise. */

@@ -28,6 +28,7 @@ describe("help", () => {
     ["--help", "help.txt"],
     ["eval --help", "help-eval.txt"],
     ["run -h", "help-run.txt"],
+    ["matrix --help", "help-matrix.txt"],
   ])("%s", async (args, file) => {
     await expect(await good(args.split(" "))).toMatchFileSnapshot(join(root, "fixtures", file));
   });
@@ -99,6 +100,104 @@ describe("output", () => {
   });
 });
 
+describe("--concurrency", () => {
+  // Each task notes its beginning and its end, and waits for as many others as there are to be.
+  const wait = "i=0; while [ $(grep -c begin $LOG) -lt $WANT ] && [ $i -lt 100 ]; do i=$((i + 1)); sleep 0.1; done";
+  const work = `echo begin >>$LOG; ${wait}; sleep 0.3; echo end >>$LOG`;
+  const hosts = Object.fromEntries(
+    ["a", "b", "c", "d"].map((name) => [name, host({ tasks: ["work"], extraTasks: { work } })]),
+  );
+  const mostAtATime = async (cwd: string, WANT: string, args: string[], env: Record<string, string> = {}) => {
+    const LOG = join(cwd, "log");
+    writeFileSync(LOG, "");
+    const { exitCode, stderr } = await task(args, { cwd, env: { LOG, WANT, ...env } });
+    expect(exitCode, stderr).toBe(0);
+    const lines = readFileSync(LOG, "utf8").split("\n").slice(0, -1);
+    const running = lines.map((_, at) =>
+      lines.slice(0, at + 1).reduce((sum, line) => sum + (line === "begin" ? 1 : -1), 0),
+    );
+    return Math.max(...running);
+  };
+
+  test("go-task runs so many at a time, unless it is told otherwise", async () => {
+    const cwd = directory({ "hosts.json": hosts });
+    mkdirSync(join(cwd, "below"));
+    await good(["--from", "hosts.json", "-o", "Taskfile.yml", "--concurrency", "1"], { cwd });
+    expect(await mostAtATime(cwd, "1", ["all:work"])).toBe(1);
+    expect(await mostAtATime(join(cwd, "below"), "1", ["all:work"])).toBe(1);
+    expect(await mostAtATime(cwd, "2", ["-C", "2", "all:work"])).toBe(2);
+    expect(await mostAtATime(cwd, "2", ["all:work"], { TASK_CONCURRENCY: "2" })).toBe(2);
+    await good(["--from", "hosts.json", "-o", "Taskfile.yml", "--concurrency", "3"], { cwd });
+    expect(await mostAtATime(cwd, "3", ["all:work"])).toBe(3);
+  });
+
+  test("--check compares both files", async () => {
+    const cwd = directory({ "hosts.json": hosts });
+    const args = ["--from", "hosts.json", "-o", "T.yml", "--concurrency"];
+    await good([...args, "4"], { cwd });
+    await good([...args, "4", "--check"], { cwd });
+    const { stderr, exitCode } = await cli([...args, "5", "--check"], { cwd });
+    expect(exitCode).toBe(5);
+    expect(stderr).toContain("error: .taskrc.yml is out of date:\n");
+    expect(stderr).toContain("+concurrency: 5\n");
+    expect(stderr).toContain("hint: bring it up to date with: lollypops-gen -o T.yml --concurrency 5\n");
+  });
+
+  test("a .taskrc.yml of somebody else stays, and nothing is written", async () => {
+    const cwd = directory({ "hosts.json": hosts, ".taskrc.yml": "verbose: true\n" });
+    const { stderr, exitCode } = await cli(["--from", "hosts.json", "-o", "T.yml", "--concurrency", "4"], { cwd });
+    expect([exitCode, stderr]).toEqual([
+      2,
+      "error: .taskrc.yml exists and was not written by lollypops-gen; --force replaces it\n" +
+        "hint: or write `concurrency: 4` in it yourself, and leave --concurrency out\n",
+    ]);
+    expect(readdirSync(cwd).sort()).toEqual([".taskrc.yml", "hosts.json"]);
+  });
+
+  test.each([
+    [["--concurrency", "4"], "--concurrency goes with --output"],
+    [["--concurrency", "4", "-o", "-"], "--concurrency goes with --output"],
+    [["--concurrency", "0", "-o", "T.yml"], "--concurrency must be a whole number above 0, not 0"],
+    [["--concurrency", "1e1", "-o", "T.yml"], "--concurrency must be a whole number above 0, not 1e1"],
+    [["--concurrency", "4", "--concurrency", "5", "-o", "T.yml"], "--concurrency may stand only once"],
+  ])("%j: %s", async (args, message) => {
+    const { stderr, exitCode } = await cli([...example, ...args], { cwd: directory() });
+    expect([exitCode, stderr]).toEqual([2, expect.stringMatching(`^error: ${message}\n`)]);
+  });
+});
+
+describe("matrix", () => {
+  const groups = ["matrix", "--from", join(root, "fixtures/groups/hosts.json")];
+
+  test("of the hosts selected", async () => {
+    expect(JSON.parse(await good([...groups, "@database", "--shards", "1"]))).toEqual({
+      include: [{ shard: 1, name: "database", hosts: "db1 db2" }],
+    });
+    expect(JSON.parse(await good([...groups, "--format=gitlab", "!@eu", "!@us"]))).toEqual([
+      { SHARD: "1", NAME: "printer", HOSTS: "printer" },
+    ]);
+  });
+
+  test.each([
+    ["--shards 7", "--shards 7: there are 6 hosts only"],
+    ["--shards x", "--shards must be a whole number above 0, not x"],
+    ["--format xml", "--format is github or gitlab, not xml"],
+    ["nobody", "no host matches `nobody`"],
+    ["-- web1", "only run takes arguments after --"],
+  ])("%s: %s", async (args, message) => {
+    const { stdout, stderr, exitCode } = await cli([...groups, ...args.split(" ")]);
+    expect([stdout, exitCode, stderr]).toEqual(["", 2, expect.stringContaining(`error: ${message}`)]);
+  });
+
+  test("hosts that do not evaluate are an error, unless they are to be kept", async () => {
+    const hosts = 'web1.config.lollypops = { }; web2.config = throw "no";';
+    const cwd = directory({ "flake.nix": `{ outputs = _: { nixosConfigurations = { ${hosts} }; }; }\n` });
+    expect((await cli(["matrix"], { cwd })).exitCode).toBe(3);
+    const { stdout, exitCode } = await cli(["matrix", "-k", "--shards", "1"], { cwd });
+    expect([exitCode, JSON.parse(stdout).include[0].hosts]).toEqual([0, "web1 web2"]);
+  });
+});
+
 describe("a flake", () => {
   const flake = (attribute: string, hosts: string) => ({
     "flake.nix": `{ outputs = _: { ${attribute} = { ${hosts} }; }; }\n`,
@@ -119,6 +218,15 @@ describe("a flake", () => {
     expect(text).toContain("# ---- web1: root@192.0.2.1 -");
     expect(text).toContain("rebuild --host web1 --to root@192.0.2.1 --attribute machines\n");
     expect(text).not.toContain("'web2':");
+  });
+
+  test("a selector with ! leaves a host out", async () => {
+    const cwd = directory(flake("nixosConfigurations", web(1) + web(2) + web(3)));
+    const hosts = async (...selectors: string[]) =>
+      Object.keys(JSON.parse(await good(["eval", ...selectors], { cwd })).hosts);
+    expect(await hosts("!web1")).toEqual(["web2", "web3"]);
+    expect(await hosts("web[12]", "!web1")).toEqual(["web2"]);
+    expect((await cli(["eval", "!web9"], { cwd })).stderr).toContain("no host matches `!web9`");
   });
 
   test.each([

@@ -73,9 +73,12 @@ it.each(messages)("there is a message %s", (message) => {
   expect(message.split("…").filter((part) => !runtime.includes(part.trim()))).toEqual([]);
 });
 
-it.each(blocks("yaml"))("%s has a Taskfile that go-task loads", async (_, text) => {
-  const dir = join(place.dir, "part");
-  await mustRun("sh", ["-c", `mkdir -p '${dir}/fleet' && cp Taskfile.yml '${dir}/fleet'`], { cwd: place.dir });
-  writeFileSync(join(dir, "Taskfile.yml"), text);
-  await mustRun("task", ["--list-all"], { cwd: dir });
-});
+it.each(blocks("yaml").filter(([, text]) => text.startsWith("version:")))(
+  "%s has a Taskfile that go-task loads",
+  async (_, text) => {
+    const dir = join(place.dir, "part");
+    await mustRun("sh", ["-c", `mkdir -p '${dir}/fleet' && cp Taskfile.yml '${dir}/fleet'`], { cwd: place.dir });
+    writeFileSync(join(dir, "Taskfile.yml"), text);
+    await mustRun("task", ["--list-all"], { cwd: dir });
+  },
+);

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { AppError } from "../src/errors.ts";
-import { checkFile, difference, marker, writeIfChanged } from "../src/output.ts";
+import { checkFiles, difference, marker, withConcurrency, writeIfChanged } from "../src/output.ts";
 
 const ours = (body: string) => `# ${marker}\n${body}\n`;
 let directory: string;
@@ -36,11 +36,15 @@ async function asNobody<T>(run: () => Promise<T>): Promise<T> {
   }
 }
 
+const write = async (file: string, text: string, options = {}) =>
+  (await writeIfChanged([{ file, text }], options)).length > 0 ? "written" : "unchanged";
+const check = (file: string, text: string) => checkFiles([{ file, text }], `lollypops-gen -o ${file}`);
+
 const canMount = spawnSync("unshare", ["--mount", "true"]).status === 0;
 
 describe("writeIfChanged", () => {
   test("writes a new file, and nothing beside it", async () => {
-    expect(await writeIfChanged(path("T.yml"), ours("a"))).toBe("written");
+    expect(await write(path("T.yml"), ours("a"))).toBe("written");
     expect(read("T.yml")).toBe(ours("a"));
     expect(fs.readdirSync(directory)).toEqual(["T.yml"]);
     expect(fs.statSync(path("T.yml")).mode & 0o777).toBe(0o666 & ~process.umask());
@@ -49,31 +53,31 @@ describe("writeIfChanged", () => {
   test("leaves an equal file alone", async () => {
     fs.writeFileSync(path("T.yml"), ours("a"));
     const before = fs.statSync(path("T.yml"));
-    expect(await writeIfChanged(path("T.yml"), ours("a"))).toBe("unchanged");
+    expect(await write(path("T.yml"), ours("a"))).toBe("unchanged");
     expect(fs.statSync(path("T.yml"))).toMatchObject({ ino: before.ino, mtimeMs: before.mtimeMs });
   });
 
   test("replaces our own file and keeps its mode", async () => {
     fs.writeFileSync(path("T.yml"), ours("a"));
     fs.chmodSync(path("T.yml"), 0o604);
-    expect(await writeIfChanged(path("T.yml"), ours("b"))).toBe("written");
+    expect(await write(path("T.yml"), ours("b"))).toBe("written");
     expect(read("T.yml")).toBe(ours("b"));
     expect(fs.statSync(path("T.yml")).mode & 0o777).toBe(0o604);
   });
 
   test("takes an empty file for ours", async () => {
     fs.writeFileSync(path("T.yml"), "");
-    expect(await writeIfChanged(path("T.yml"), ours("a"))).toBe("written");
+    expect(await write(path("T.yml"), ours("a"))).toBe("written");
   });
 
   test("refuses a file of someone else unless forced", async () => {
     fs.writeFileSync(path("T.yml"), `version: '3'\n\n\n\n\n# ${marker}\n`);
-    const error = await errorOf(writeIfChanged(path("T.yml"), ours("a")));
+    const error = await errorOf(write(path("T.yml"), ours("a")));
     expect([error.exitCode, error.message]).toEqual([
       2,
       `${path("T.yml")} exists and was not written by lollypops-gen; --force replaces it`,
     ]);
-    expect(await writeIfChanged(path("T.yml"), ours("a"), { force: true })).toBe("written");
+    expect(await write(path("T.yml"), ours("a"), { force: true })).toBe("written");
     expect(read("T.yml")).toBe(ours("a"));
   });
 
@@ -83,7 +87,7 @@ describe("writeIfChanged", () => {
     fs.symlinkSync("one", path("real/two"));
     fs.symlinkSync("../T.yml", path("real/one"));
     if (state === "there") fs.writeFileSync(path("T.yml"), ours("a"));
-    expect(await writeIfChanged(path("linked/two"), ours("b"))).toBe("written");
+    expect(await write(path("linked/two"), ours("b"))).toBe("written");
     expect(read("T.yml")).toBe(ours("b"));
     expect(fs.lstatSync(path("real/two")).isSymbolicLink()).toBe(true);
     expect(fs.readdirSync(directory)).toEqual(["T.yml", "linked", "real"]);
@@ -105,7 +109,7 @@ describe("writeIfChanged", () => {
     ];
     const before = fs.readdirSync(directory);
     for (const [name, message] of messages) {
-      const error = await errorOf(writeIfChanged(path(name), ours("a"), { force: true }));
+      const error = await errorOf(write(path(name), ours("a"), { force: true }));
       expect([error.exitCode, error.message]).toEqual([2, message]);
     }
     expect(fs.readdirSync(directory)).toEqual(before);
@@ -114,7 +118,7 @@ describe("writeIfChanged", () => {
 
   test("no permission: one sentence", async () => {
     fs.chmodSync(directory, 0o555);
-    const error = await asNobody(() => errorOf(writeIfChanged(path("T.yml"), ours("a"))));
+    const error = await asNobody(() => errorOf(write(path("T.yml"), ours("a"))));
     expect([error.exitCode, error.message]).toEqual([2, `cannot write ${path("T.yml")}: permission denied`]);
   });
 
@@ -122,7 +126,7 @@ describe("writeIfChanged", () => {
     execFileSync("mount", ["-t", "tmpfs", "-o", "size=16k", "tmpfs", directory]);
     try {
       fs.writeFileSync(path("T.yml"), ours("a"));
-      const error = await errorOf(writeIfChanged(path("T.yml"), ours("b".repeat(100_000))));
+      const error = await errorOf(write(path("T.yml"), ours("b".repeat(100_000))));
       expect(error.message).toBe(`cannot write ${path("T.yml")}: no space left on the device`);
       expect([fs.readdirSync(directory), read("T.yml")]).toEqual([["T.yml"], ours("a")]);
     } finally {
@@ -131,15 +135,57 @@ describe("writeIfChanged", () => {
   });
 });
 
-describe("checkFile", () => {
+describe("several files", () => {
+  const both = (body: string, limit: number) => withConcurrency({ file: path("T.yml"), text: ours(body) }, limit);
+  const foreign = "concurrency: 3\n";
+
+  test("are written where they changed, the second beside the first", async () => {
+    const [taskfile, config] = [path("T.yml"), path(".taskrc.yml")];
+    expect(await writeIfChanged(both("a", 5))).toEqual([taskfile, config]);
+    expect(read(".taskrc.yml")).toMatch(/^# Generated by lollypops-gen .*\nconcurrency: 5\n$/);
+    expect(await writeIfChanged(both("a", 5))).toEqual([]);
+    expect(await writeIfChanged(both("a", 6))).toEqual([config]);
+    expect(await writeIfChanged(both("b", 6))).toEqual([taskfile]);
+  });
+
+  test.each(["T.yml", ".taskrc.yml"])("%s of someone else: neither is written", async (name) => {
+    fs.writeFileSync(path(name), foreign);
+    const error = await errorOf(writeIfChanged(both("a", 5)));
+    expect([error.exitCode, error.message]).toEqual([
+      2,
+      `${path(name)} exists and was not written by lollypops-gen; --force replaces it`,
+    ]);
+    expect([fs.readdirSync(directory), read(name)]).toEqual([[name], foreign]);
+    expect(await writeIfChanged(both("a", 5), { force: true })).toHaveLength(2);
+  });
+
+  test("what is wrong is told of both", async () => {
+    await writeIfChanged(both("a", 5));
+    await checkFiles(both("a", 5), "x");
+    const error = await errorOf(checkFiles(both("b", 6), "x"));
+    expect([error.exitCode, error.hint]).toEqual([5, "bring them up to date with: x"]);
+    expect(error.message).toMatch(
+      /T\.yml is out of date:\n[\s\S]*-a\n\+b\n[\s\S]*\.taskrc\.yml is out of date:\n[\s\S]*\+concurrency: 6/,
+    );
+    fs.rmSync(path(".taskrc.yml"));
+    const missing = await errorOf(checkFiles(both("a", 5), "x"));
+    expect(missing.message).toBe(`${path(".taskrc.yml")} does not exist`);
+  });
+
+  test("the first cannot be the second", () => {
+    expect(() => withConcurrency({ file: path(".taskrc.yml"), text: "" }, 5)).toThrow("beside the Taskfile");
+  });
+});
+
+describe("checkFiles", () => {
   test("an equal file passes", async () => {
     fs.writeFileSync(path("T.yml"), ours("a"));
-    await checkFile(path("T.yml"), ours("a"));
+    await check(path("T.yml"), ours("a"));
   });
 
   test("a difference is shown", async () => {
     fs.writeFileSync(path("T.yml"), ours("a"));
-    const error = await errorOf(checkFile(path("T.yml"), ours("b")));
+    const error = await errorOf(check(path("T.yml"), ours("b")));
     expect([error.exitCode, error.message]).toEqual([
       5,
       `${path("T.yml")} is out of date:\n@@ line 1 @@\n # ${marker}\n-a\n+b\n `,
@@ -148,9 +194,9 @@ describe("checkFile", () => {
   });
 
   test("a missing file is a difference, a directory wrong usage", async () => {
-    const missing = await errorOf(checkFile(path("T.yml"), "x"));
+    const missing = await errorOf(check(path("T.yml"), "x"));
     expect([missing.exitCode, missing.message]).toEqual([5, `${path("T.yml")} does not exist`]);
-    const wrong = await errorOf(checkFile(directory, "x"));
+    const wrong = await errorOf(check(directory, "x"));
     expect([wrong.exitCode, wrong.message]).toEqual([2, `${directory} is a directory`]);
   });
 });

@@ -142,6 +142,7 @@ noted() { # sets $note to what is known of this host
 verb_prebuild() { # HOST[=target|=DEST]…, or of these just those that stand before a `--`: HOST[:STEP,…]… -- HOST[=target|=DEST]…
   case $step$dry in '' | rebuild | build | diff) ;; *) exit 0 ;; esac
   make_run; unless_asked_to_stop
+  watch; trap unwatch EXIT
   set -f; chosen=all
   case " $* " in *' -- '*)
     chosen=''

@@ -224,7 +224,7 @@ $1
 EOF
 }
 hear() { # prints what is for the user; at the end tells what it heard for us, in four lines
-  trap '' INT TERM HUP   # ends when the other side does, not before it has told why
+  trap '' INT HUP TERM   # ends when the other side does, not before it has told why
   at='' status='' outcome='' why='' last='' blank=''
   while IFS= read -r line; do
     case $line in *[[:cntrl:]]*) line=$(printf %s "$line" | tr -d '\000-\010\013-\037\177') ;; esac   # a terminal obeys some
@@ -265,7 +265,7 @@ expect() { # ends the step unless the target said one of $@
     failed | rolled-back | unknown) fail "$outcome" "$why" ;;
     here) fail failed "the connection ended early${why:+: $why}" ;;
     *) explain_login
-      [ "$status" != 255 ] || fail unreachable "${why:-ssh said nothing}"; fail failed "$why${status:+ (exit $status)}" ;;
+      case $status in 255) fail unreachable "${why:-ssh said nothing}" ;; '') fail failed "${why:-ssh was ended}" ;; *) fail failed "$why (exit $status)" ;; esac ;;
   esac
 }
 explain_login() { # what to do about the words of ssh in $why

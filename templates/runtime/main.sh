@@ -69,12 +69,12 @@ fleet="$flake $attribute"   # whatever is deployed from this time
 quote "$flake"; flake_q=$quoted
 find_run
 name=$TASK   # of the list of hosts, where there are several
-trap 'on_signal INT' INT; trap 'on_signal TERM' TERM; trap 'on_signal HUP' HUP; trap 'on_watcher TERM' USR1; trap 'on_watcher ALRM' ALRM
+trap 'on_signal INT' INT; trap 'on_signal TERM' TERM; trap 'on_signal HUP' HUP; trap on_watcher USR1; trap 'on_watcher ALRM' ALRM
 
 case $verb in
   begin | wave | end | selected | source | prebuild | stop) "verb_$verb" "$@" ;;
   start | 'done' | ended) "verb_$verb" "$@" ;;   # of a task that is the user's own
-  ready) step=ready; make_run; [ ! -e "$run/stop" ] || exit 130; watch; trap leave EXIT; [ -z "$to" ] || connect; realise ;;   # for such a task
+  ready) step=ready; make_run; [ ! -e "$run/stop" ] || exit 130; watch "$LOLLYPOPS_TIMEOUT"; trap leave EXIT; [ -z "$to" ] || connect; realise ;;   # for such a task
   broken) step=evaluation; begin_step; trap leave EXIT; fail failed "$@" ;;
   check-vars | deploy-flake | deploy-secrets | rebuild | gc | exec)
     step=$verb asked=''

@@ -25,7 +25,9 @@ verb_begin() { # HOST…, with --table those of it that are to be deployed
   done >"$list"
   [ $# = 1 ] || { batch=1; : >"$run/batch"; warn_failfast; }
   [ -z "$dry" ] || return 0
-  [ $# = 1 ] || [ -z "$rows" ] || { ask_all "$@"; [ -z "$signal" ] || exit 130; }
+  watch <&2; trap unwatch EXIT   # stdin may be the table
+  [ $# = 1 ] || [ -z "$rows" ] || ask_all "$@"
+  unless_asked_to_stop
   fetch_source
 }
 fetch_source() { # one for the whole run, whatever is edited meanwhile
@@ -36,6 +38,7 @@ fetch_source() { # one for the whole run, whatever is edited meanwhile
   esac
   if prefetch; then say "$source$nl$dir" >"$run/source"; return; fi
   [ "$step" != status ] || return 0
+  unless_asked_to_stop
   say "failed nix flake prefetch of $flake failed (its own words are above)" >"$run/instead.$name"; exit 1
 }
 warn_failfast() { # our steps never fail for go-task, since `end` does; a task of the user's own may
@@ -57,16 +60,16 @@ warn_failfast() { # our steps never fail for go-task, since `end` does; a task o
 ask_all() { # HOST[:PLAN]…
   slots=$run/slots; rm -f -- "$slots"; mkfifo -- "$slots" && exec 7<>"$slots" || refuse "cannot make $slots"
   rm -f -- "$slots"; for slot in 1 2 3 4; do printf '\n\n\n\n\n\n\n\n' >&7; done
-  many=$# asked=" $* "
+  many=$# asked=" $* " askers=''
   while read -r one flags; do
     case $asked in *" $one "*) ;; *) continue ;; esac
     case $one, in *:*deploy-flake,* | *:*deploy-secrets,* | *:*rebuild,*) ;; *:*) continue ;; esac
     read -r slot <&7; [ -z "$signal" ] || break
-    (trap 'say >&7' EXIT; trap - INT TERM HUP; ask "$one" "$flags") </dev/null &
+    (trap 'say >&7' EXIT; trap - INT TERM HUP; ask "$one" "$flags") </dev/null & askers="$askers $!"
   done <<EOF
 $rows
 EOF
-  while wait; [ $? -gt 128 ] && [ -z "$signal" ]; do :; done
+  for asker in $askers; do [ -n "$signal" ] || wait "$asker"; done   # not for who watches
   # shellcheck disable=SC2046 # numbers
   [ -z "$signal" ] || kill $(below $$) 2>/dev/null
   exec 7>&-
@@ -193,7 +196,7 @@ remember_all() { # what became of a run that was killed
   done
 }
 choose_undone() { # narrows $hosts to those that were not deployed
-  set_memory "$fleet"; make_run
+  set_memory "$fleet"
   [ -e "$memory" ] || choose_none "nothing is known of an earlier deployment of this fleet on this machine; task deploy-all deploys every host"
   undone=" $(awk '$2 != "deployed" && $2 != "unchanged" { print $1 }' "$memory" | tr '\n' ' ')" left=''
   for one in $hosts; do case " / $undone" in *" ${one%%:*} "*) left="$left $one" ;; esac; done
@@ -216,13 +219,14 @@ choose_none() { # WHY: `begin` gets no host then, and refuses
   say "$picked"; exit 0
 }
 verb_selected() { # HOST… @GROUP=HOST,… -- SELECTOR…: prints the hosts selected; on an error nothing, and says why
-  set -f
+  retry=''; case $TASK in retry | *:retry) retry=1; make_run ;; esac
+  set -f   # not before: the sweep needs its patterns
   hosts='' groups=''
   while [ $# -gt 0 ] && [ "$1" != -- ]; do
     case $1 in @*) groups="$groups $1" ;; *) hosts="$hosts $1" ;; esac; shift
   done
   [ $# = 0 ] || shift
-  retry=''; case $TASK in retry | *:retry) retry=1; everyone=$hosts; choose_undone ;; esac
+  [ -z "$retry" ] || { everyone=$hosts; choose_undone; }
   [ $# -gt 0 ] || [ -n "$retry" ] || choose_none "say which hosts, as in: task deploy -- web1 '@web' '!web2'"
   only='!'; for selector; do case $selector in !*) ;; *) only='' ;; esac; done
   picked=''

@@ -79,11 +79,11 @@ begin_step() { # unless its host, or the whole run, has come to its end
     running/*) [ -n "$several" ] || nested=1 ;;   # part of a task of the user's own, which is what counts
     *) [ -z "$several" ] || exit 0; host_began='' outcome='' ;;
   esac
-  if [ -e "$run/stop" ]; then [ -n "$outcome" ] || mark interrupted 'before it began'; finish 130; fi
+  if [ -e "$run/stop" ] || hung_up; then [ -n "$outcome" ] || mark interrupted 'before it began'; finish 130; fi
   open_log
   mark running ''; step_began=$now
   outcome='' at='' why=''
-  watch
+  watch "$LOLLYPOPS_TIMEOUT"
 }
 open_log() { # this host's; in a directory of the user's own
   [ -n "$LOLLYPOPS_LOG_DIR" ] || return 0
@@ -133,7 +133,16 @@ on_signal() { # NAME; a second one ends all at once
   [ -n "${2-}" ] || unwatch
   case $1 in ALRM) ;; *) ! in_run || say "$1" >"$run/stop" ;; esac
 }
-on_watcher() { [ -n "$signal" ] || on_signal "$1" seen; }
+on_watcher() { # [NAME], or else what whoever asked to stop has left
+  [ -z "$signal" ] || return 0
+  stopped=${1-}; [ -n "$stopped" ] || read -r stopped 2>/dev/null <"$run/stop" || stopped=TERM
+  on_signal "$stopped" seen
+}
+# go-task, where it leads the session of a terminal that goes away, is the only one to hear it, and goes on.
+hung_up() {
+  if [ -t 0 ]; then : >"$run/terminal"; return 1; fi
+  [ -e "$run/terminal" ] && say HUP >"$run/stop"
+}
 below() { # PID [EXCEPT]: all that it has started, but for what EXCEPT has
   ps -A -o pid= -o ppid= | awk -v top="$1" -v except="${2-0}" '{ up[$1] = $2 } END {
     for (one in up) { at = one; while (at in up && at != top && at != except) at = up[at]; if (at == top && one != top) print one } }'
@@ -141,19 +150,21 @@ below() { # PID [EXCEPT]: all that it has started, but for what EXCEPT has
 # shellcheck disable=SC2046 # numbers
 end_all() { for one; do kill "$one" $(below "$one") 2>/dev/null; done; }
 # Beside a step. Its children get what Ctrl-C would give them, since sh hears a signal only when they have ended; those who do not obey are killed.
-watch() {
-  (
+watch() { # [SECONDS]; on stdin may be a terminal, which is to stay
+  { (
     trap '' INT HUP TERM
-    left=${LOLLYPOPS_TIMEOUT:--1}
+    left=${1:--1} terminal=''
+    [ ! -t 5 ] || terminal=1
     while :; do
-      sleep 1 >/dev/null 4>&- 8>&-
+      sleep 1 >/dev/null 4>&- 5>&- 8>&-
       left=$((left - 1))
       if [ $left = 0 ]; then end_step ALRM
+      elif [ -n "$terminal" ] && [ ! -t 5 ]; then say HUP >"$run/stop"; end_step USR1
       elif [ -e "$run/stop" ] || [ "$(born $PPID)" != "${run##*-}" ]; then end_step USR1
       elif ! kill -0 $$; then exit; fi
       progress
     done
-  ) </dev/null 2>/dev/null 9>&- & watcher=$!
+  ) </dev/null 2>/dev/null 9>&- & watcher=$!; } 5<&0
 }
 # A sh that has only just been started would lose any other signal.
 unwatch() { [ -z "$watcher" ] || kill -s KILL "$watcher" 2>/dev/null; watcher=''; }
@@ -162,7 +173,11 @@ end_step() {
   victims=$(below $$ "$(exec sh -c 'echo $PPID')")
   kill -s "$1" $$
   # shellcheck disable=SC2086 # numbers
-  for force in INT TERM KILL; do kill -s $force $victims; sleep 10 >/dev/null 4>&- 8>&-; done
+  for force in INT TERM KILL; do
+    kill -s $force $victims
+    # not all at once: what sleeps outlives the step
+    for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 1 >/dev/null 4>&- 5>&- 8>&-; done
+  done
   exit
 }
 progress() { # each half minute, from whichever step notices first
