@@ -248,14 +248,10 @@ hear() { # prints what is for the user; at the end tells what it heard for us, i
   done
   printf '%s\n' "$at" "$status" "$outcome" "${why:-$last}"
 }
-pass() { # a host's words to the user; GitHub would obey some
-  [ "${GITHUB_ACTIONS-}" != true ] || case $line in
-    *'##['* | *::*) set_neutral "$line"; tell "$neutral" >&4; return ;;
-  esac
-  tell "$line" >&4
-}
-set_neutral() { # $neutral, to $1 without GitHub's commands
+pass() { set_neutral "$line"; tell "$neutral" >&4; }   # a host's words to the user
+set_neutral() { # $neutral, to $1 without the commands that GitHub would obey
   neutral=$1
+  [ "${GITHUB_ACTIONS-}" = true ] || return 0
   while :; do case $neutral in *'##['*) neutral="${neutral%%'##['*}## [${neutral#*'##['}" ;; *) break ;; esac; done
   case ${neutral#"${neutral%%[! ]*}"} in ::*) neutral=": ${neutral#"${neutral%%[! ]*}:"}" ;; esac
 }
