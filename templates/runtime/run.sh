@@ -32,7 +32,7 @@ now() { # sets $now, in hundredths of a second since some time
 # ---- a host's mark, one line: BEGAN NOW OUTCOME STEP WORDS; while a step runs its outcome is `running`, then `ok` or what is wrong
 mark() { # OUTCOME WORDS
   in_run && [ -z "$nested" ] || return 0
-  now; set_printable "$2"; printf '%s\n' "${host_began:-$now} $now $1 $step $printable" >"$run/host.$host"
+  now; host_began=${host_began:-$now}; set_printable "$2"; printf '%s\n' "$host_began $now $1 $step $printable" >"$run/host.$host"
 }
 read_mark() { # of $host; sets $host_began, $marked, $outcome, $at and $why, to nothing if it has none
   host_began='' marked='' outcome='' at='' why=''
@@ -107,7 +107,7 @@ fail() { # OUTCOME WORDS
   esac
   [ "$outcome$LOLLYPOPS_SKIP_UNREACHABLE" != unreachable1 ] || outcome=skipped
   mark "$outcome" "$*"
-  tell "$host: $step $outcome: $*" >&2
+  set_neutral "$host: $step $outcome: $*"; tell "$neutral" >&2
   result "$outcome" "$*"
   set_code; finish "$code"
 }
