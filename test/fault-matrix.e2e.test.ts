@@ -1,6 +1,6 @@
 /** The fault matrix: whatever happens to one host, all ways to deploy tell it, deploy the others, leave nothing, and make it good later. */
 import { beforeAll, beforeEach, describe, test } from "vitest";
-import { held, hold, letGo } from "./faults.ts";
+import { held, hold, letGo, type Running } from "./faults.ts";
 import { fillDisk, freeDisk, holdNix, letGo as letNixGo, nixHeld } from "./guard.ts";
 import { cut, fleetHosts, mend, ssh } from "./hosts.ts";
 import {
@@ -11,7 +11,6 @@ import {
   hasty,
   type Name,
   names,
-  type Running,
   spoil,
   type ThreeHosts,
   threeHosts,
@@ -172,11 +171,11 @@ const faults: Record<string, Fault> = {
 };
 
 /** Each way to deploy, and which hosts that are. The last ones show what the host's own exit code is. */
-const calls: [string[], readonly Name[]][] = [
+const calls = ({ group = ["web"] }: Fault): [string[], readonly Name[]][] => [
   [["deploy-all"], names],
   [["retry"], ["web1"]],
   [
-    ["-x", "web"],
+    ["-x", ...group],
     ["web1", "web2"],
   ],
   [["-x", "web1"], ["web1"]],
