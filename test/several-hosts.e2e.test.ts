@@ -1,5 +1,5 @@
 /** Deployments of several hosts: what each leaves for `retry`, that none costs the others anything, waves, logs, and what GitHub shows. */
-import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { held, hold, letGo, until } from "./faults.ts";
