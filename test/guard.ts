@@ -182,7 +182,7 @@ export async function holdNix(program: string, word: string, at = host): Promise
 case " $* " in *" ${word} "*) while [ -e /run/standin/hang ]; do touch /run/standin/held; sleep 0.1; done ;; esac
 exec /usr/bin/${program} "$@"`;
   const place = `/usr/local/bin/${program}`;
-  await ssh(at, `${stop}; cat >${place}; chmod 755 ${place}`, { input: `${text}\n` });
+  await ssh(at, `${stop}; rm -f /run/standin/held; cat >${place}; chmod 755 ${place}`, { input: `${text}\n` });
 }
 export const nixHeld = (at = host) =>
   until("nix is called", async () => (await ssh(at, "ls /run/standin")).includes("held"));

@@ -13,7 +13,7 @@ export type Name = (typeof names)[number];
 export type Changes = { all?: object } & { [name in Name]?: object };
 
 /** A line of LOLLYPOPS_RESULTS. */
-export type Line = { host: string; step: string; outcome: string; message: string; seconds: number };
+type Line = { host: string; step: string; outcome: string; message: string; seconds: number };
 
 /** What a run told people (its report, line by line) and machines. */
 export type Told = { output: string; report: string[]; results: Line[]; exitCode: number | undefined };
