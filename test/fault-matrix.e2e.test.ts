@@ -1,8 +1,8 @@
 /** The fault matrix: whatever happens to one host, all ways to deploy tell it, deploy the others, leave nothing, and make it good later. */
 import { beforeAll, beforeEach, describe, test } from "vitest";
-import { held, hold, letGo } from "./faults.ts";
+import { held, hold, letGo, type Running } from "./faults.ts";
 import { fillDisk, freeDisk, holdNix, letGo as letNixGo, nixHeld } from "./guard.ts";
-import { cut, fleetHosts, mend, mustRun, ssh, temporaryDirectory } from "./hosts.ts";
+import { cut, fleetHosts, mend, ssh } from "./hosts.ts";
 import {
   type Changes,
   type Expected,
@@ -11,7 +11,6 @@ import {
   hasty,
   type Name,
   names,
-  type Running,
   spoil,
   type ThreeHosts,
   threeHosts,
@@ -19,7 +18,7 @@ import {
 
 /** What is wrong with web1, on the first host. */
 type Fault = {
-  /** In the flake, or in the Taskfile. */
+  /** In the flake, or in the Taskfile, which else is that of the whole flake. */
   prepare?: () => Promise<void>;
   changes?: Changes;
   /** Before each run, during it, and after it. */
@@ -28,6 +27,7 @@ type Fault = {
   after?: () => Promise<void>;
   mend?: () => Promise<void>;
   env?: Record<string, string>;
+  group?: string[];
   /** What is told, of several hosts and of this one alone. */
   told: Expected;
   alone?: Expected;
@@ -42,13 +42,8 @@ beforeEach(() => hosts.forget());
 
 const only = (...tasks: string[]): Changes => ({ all: { tasks } });
 const ofWeb1 = (deployment: object, tasks = ["deploy-secrets"]): Changes => ({ all: { tasks }, web1: { deployment } });
+const otherKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3Jk0cYyW3mZKzyPnqkVwB2Yp0r4dDqW5nGHGk0eM4c";
 const at = (outcome: string, step: string, words: RegExp) => ({ outcome, step, words });
-
-async function otherKey(): Promise<string> {
-  const file = `${temporaryDirectory()}/key`;
-  await mustRun("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", file]);
-  return (await mustRun("ssh-keygen", ["-y", "-f", file])).stdout.trim();
-}
 
 /** A step, and what holds it there until it is let go. */
 const stages = {
@@ -137,6 +132,7 @@ const faults: Record<string, Fault> = {
     code: 1,
   },
   "another host key": {
+    changes: ofWeb1({ ssh: { "host-key": otherKey } }),
     told: at("unreachable", "connect", /^the host's key is not that of deployment.ssh.host-key$/),
     alone: at("unreachable", "deploy-secrets", /^the host's key is not that of deployment.ssh.host-key$/),
     code: 4,
@@ -165,27 +161,33 @@ const faults: Record<string, Fault> = {
     told: at("failed", "rebuild", /error: /),
     code: 1,
   },
+  "a host that does not evaluate": {
+    prepare: () => hosts.change({ web1: { lollypops: { secrets: { files: { broken: 3 } } } } }),
+    mend: () => hosts.change(),
+    group: ["deploy", "--", "web*"], // nobody knows the groups of such a host
+    told: at("failed", "evaluation", /error: /),
+    code: 1,
+  },
 };
 
 /** Each way to deploy, and which hosts that are. The last ones show what the host's own exit code is. */
-const calls: [string[], readonly Name[]][] = [
+const calls = ({ group = ["web"] }: Fault): [string[], readonly Name[]][] => [
   [["deploy-all"], names],
   [["retry"], ["web1"]],
   [
-    ["-x", "web"],
+    ["-x", ...group],
     ["web1", "web2"],
   ],
   [["-x", "web1"], ["web1"]],
 ];
 
 describe("the fault matrix", () => {
-  test.each(Object.entries(faults))("%s", async (name, fault) => {
+  test.each(Object.entries(faults))("%s", async (_, fault) => {
     await fault.prepare?.();
-    const changes =
-      name === "another host key" ? ofWeb1({ ssh: { "host-key": await otherKey() } }) : (fault.changes ?? {});
-    await hosts.configure(changes);
+    const { changes } = fault;
+    if (changes) await hosts.configure(changes);
     await Promise.all(Object.keys(fleetHosts).map(spoil));
-    for (const [args, members] of calls) {
+    for (const [args, members] of calls(fault)) {
       await fault.before?.();
       const running = hosts.begin(args, fault.env);
       try {
@@ -201,7 +203,7 @@ describe("the fault matrix", () => {
       await hosts.expectTidy(running);
     }
     await fault.mend?.();
-    await hosts.configure({ all: changes.all ?? {} });
+    await hosts.configure({ all: changes?.all ?? {} });
     expectTold(await hosts.deploy(["retry"]), { web1: "done" });
   });
 });

@@ -7,7 +7,7 @@ import { cli, ssh, sshConfig, task, temporaryDirectory } from "./hosts.ts";
 
 /** What a secret is: `content` is what it holds (else words of its name), unless a command of its own tells it. */
 export type Secret = { path: string; content?: string; cmd?: string; [option: string]: unknown };
-type Host = { deployment: object; files: Record<string, Secret>; tasks?: string[] };
+type Host = { deployment: object; files: Record<string, Secret>; tasks?: string[]; extraTasks?: object };
 
 /** The host that faults happen on, and where its secrets go. */
 export const host = "pop1";
@@ -50,25 +50,40 @@ export async function deploy(cwd: string, env: Record<string, string> = {}, args
 /** ssh's options of a run, beyond those that reach the hosts. */
 export const withConfig = (options: string) => ({ LP_REMOTE_SSH_OPTS: `-F ${sshConfig} ${options}` });
 
+/** A command in a process group of its own, which goes on while the test does things to it. */
+export type Running = ReturnType<typeof launch>;
 let count = 0;
-/** A go-task in a process group of its own, which goes on while the test does things to it. */
-export function start(cwd: string, args: string[], env: Record<string, string> = {}) {
+/** Starts one; `processes` tells which of all that it has started are there. */
+export function launch(
+  command: string,
+  args: string[],
+  { cwd, env, stdin = "ignore" }: { cwd: string; env: Record<string, string | undefined>; stdin?: "ignore" | "pipe" },
+) {
   const marker = `LOLLYPOPS_TEST=${process.pid}.${++count}`;
   const [name = "", value = ""] = marker.split("=");
-  const child = execa("task", args, {
-    cwd,
-    env: { ...withConfig(""), NO_COLOR: "1", [name]: value, ...env },
-    all: true,
-    reject: false,
-    detached: true,
-    stdin: "ignore",
-  });
+  const given = { ...withConfig(""), NO_COLOR: "1", [name]: value, ...env };
+  const child = execa(command, args, { cwd, env: given, all: true, reject: false, detached: true, stdin });
   let said = "";
   child.all?.on("data", (data) => {
     said += data;
   });
-  return { child, said: () => said, processes: () => processesWith(marker) };
+  const processes = () => processesWith(marker);
+  return { child, said: () => said, processes, kill: () => killAll(processes) };
 }
+/** All of these, and what they start meanwhile, end at once. */
+export async function killAll(processes: () => { pid: number }[]): Promise<void> {
+  while (processes().length > 0) {
+    for (const { pid } of processes()) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {} // it ended meanwhile
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+/** A go-task, the same way. */
+export const start = (cwd: string, args: string[], env: Record<string, string> = {}) =>
+  launch("task", args, { cwd, env });
 
 /** The processes here that have this in their environment. */
 function processesWith(marker: string): { pid: number; name: string; parent: number }[] {

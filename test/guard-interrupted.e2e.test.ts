@@ -73,14 +73,7 @@ async function goOn(): Promise<void> {
 const interrupt = ({ child }: Running) => process.kill(-(child.pid as number), "SIGINT");
 /** All that a run has here ends at once. */
 async function kill(running: Running): Promise<void> {
-  while (running.processes().length > 0) {
-    for (const { pid } of running.processes()) {
-      try {
-        process.kill(pid, "SIGKILL");
-      } catch {} // it ended meanwhile
-    }
-    await pause(0.1);
-  }
+  await running.kill();
   await running.child;
 }
 const onlyOld = async () => expect(await state()).toBe(old);

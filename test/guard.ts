@@ -110,24 +110,24 @@ export async function ended(running: ReturnType<typeof start>) {
 }
 
 /** The systems that run, boot and are the profile's, and all generations, as in `new, new, new, 1 2`. */
-export async function state(at = host): Promise<string> {
-  const version = (path: string) => `readlink -f ${path} | sed "s/.*-nixos-system-web1-//"`;
+export async function state(at = host, name = "web1"): Promise<string> {
+  const version = (path: string) => `readlink -f ${path} | sed "s/.*-nixos-system-${name}-//"`;
   const entry = '/boot/loader/entries/"$(sed -n "s/^default //p" /boot/loader/loader.conf)"';
   const lines = await ssh(
     at,
-    `${version("/run/current-system")}; sed -n "s|^options init=.*-nixos-system-web1-\\(.*\\)/init|\\1|p" ${entry}
+    `${version("/run/current-system")}; sed -n "s|^options init=.*-nixos-system-${name}-\\(.*\\)/init|\\1|p" ${entry}
      ${version("/nix/var/nix/profiles/system")}; cd /nix/var/nix/profiles; echo system-*-link | sed "s/system-//g; s/-link//g"`,
   );
   return lines.trim().split("\n").join(", ");
 }
 
 /** Nothing of ours stays behind on the host: in /run, as a unit, as a root of the garbage collector; nor a lock or a half-done activation. */
-export async function expectNothingLeft(): Promise<void> {
-  await until("the unit is gone", async () => !(await units()).includes("nixos-rebuild"));
-  expect(await ssh(host, leftovers)).toBe("");
-  expect(await units()).toBe("");
+export async function expectNothingLeft(at = host): Promise<void> {
+  await until("the unit is gone", async () => !(await units(at)).includes("nixos-rebuild"));
+  expect(await ssh(at, leftovers)).toBe("");
+  expect(await units(at)).toBe("");
 }
-const units = () => ssh(host, "systemctl list-units --all --plain --no-legend 'lollypops-*' 'nixos-rebuild-*'");
+const units = (at = host) => ssh(at, "systemctl list-units --all --plain --no-legend 'lollypops-*' 'nixos-rebuild-*'");
 const leftovers = `ls -Ad /run/lollypops /run/lollypops/* /nix/var/nix/gcroots/lollypops-* /run/nixos/*-list 2>/dev/null
   [ ! -e /run/nixos/switch-to-configuration.lock ] || flock -n /run/nixos/switch-to-configuration.lock true || echo locked
   [ ! -d /run/systemd/system/ssh.service.d ] || echo sshd; ip route show type blackhole`;
@@ -169,22 +169,23 @@ export const harm = {
 const lock = "/run/nixos/switch-to-configuration.lock";
 const stop = "mkdir -p /run/standin && touch /run/standin/hang";
 /** The activation, where it would activate. */
-export const holdActivation = async () => {
-  await ssh(host, stop);
+export const holdActivation = async (at = host) => {
+  await ssh(at, stop);
 };
-export const activationHeld = () =>
+export const activationHeld = (at = host) =>
   until("the activation has begun", async () => {
-    return (await ssh(host, `[ -e ${lock} ] && ! flock -n ${lock} true && echo held || :`)) !== "";
+    return (await ssh(at, `[ -e ${lock} ] && ! flock -n ${lock} true && echo held || :`)) !== "";
   });
 /** A program of nix, where it is called with this word. */
-export async function holdNix(program: string, word: string): Promise<void> {
+export async function holdNix(program: string, word: string, at = host): Promise<void> {
   const text = `#!/bin/sh
 case " $* " in *" ${word} "*) while [ -e /run/standin/hang ]; do touch /run/standin/held; sleep 0.1; done ;; esac
 exec /usr/bin/${program} "$@"`;
   const place = `/usr/local/bin/${program}`;
-  await ssh(host, `${stop}; cat >${place}; chmod 755 ${place}`, { input: `${text}\n` });
+  await ssh(at, `${stop}; rm -f /run/standin/held; cat >${place}; chmod 755 ${place}`, { input: `${text}\n` });
 }
-export const nixHeld = () => until("nix is called", async () => (await ssh(host, "ls /run/standin")).includes("held"));
+export const nixHeld = (at = host) =>
+  until("nix is called", async () => (await ssh(at, "ls /run/standin")).includes("held"));
 export const letGo = "rm -f /run/standin/* /usr/local/bin/nix*";
 
 /** Runs shell text on the host past its network, whatever it exits with. */

@@ -33,7 +33,7 @@ now() { # sets $now, in hundredths of a second since some time
 # ---- a host's mark, one line: BEGAN NOW OUTCOME STEP WORDS; while a step runs its outcome is `running`, then `ok` or what is wrong
 mark() { # OUTCOME WORDS
   in_run && [ -z "$nested" ] || return 0
-  now; set_printable "$2"; printf '%s\n' "${host_began:-$now} $now $1 $step $printable" >"$run/host.$host"
+  now; host_began=${host_began:-$now}; set_printable "$2"; printf '%s\n' "$host_began $now $1 $step $printable" >"$run/host.$host"
 }
 read_mark() { # of $host; sets $host_began, $marked, $outcome, $at and $why, to nothing if it has none
   host_began='' marked='' outcome='' at='' why=''
@@ -152,8 +152,7 @@ below() { # PID [EXCEPT]: all that it has started, but for what EXCEPT has
 end_all() { for one; do kill "$one" $(below "$one") 2>/dev/null; done; }
 # Beside a step. Its children get what Ctrl-C would give them, since sh hears a signal only when they have ended; those who do not obey are killed.
 watch() { # [SECONDS]; on stdin may be a terminal, which is to stay
-  exec 5<&0   # what is in the background loses it
-  (
+  { (
     trap '' INT HUP TERM
     left=${1:--1} terminal=''
     [ ! -t 5 ] || terminal=1
@@ -166,8 +165,7 @@ watch() { # [SECONDS]; on stdin may be a terminal, which is to stay
       elif ! kill -0 $$; then exit; fi
       progress
     done
-  ) 6>&2 </dev/null 2>/dev/null 9>&- & watcher=$!
-  exec 5<&-
+  ) 6>&2 </dev/null 2>/dev/null 9>&- & watcher=$!; } 5<&0
 }
 # A sh that has only just been started would lose any other signal.
 unwatch() { [ -z "$watcher" ] || kill -s KILL "$watcher" 2>/dev/null; watcher=''; }

@@ -76,7 +76,7 @@ print_one() { # its value and the mark, or on descriptor 3 what is wrong
 gather() { # WORD…: sets $values, marked by $mark
   take_turn
   unset values
-  values=$({ { each_secret print_one "$@"; printf end; } | base64; } 3>&1) || fail failed "base64 failed; nothing was sent"
+  values=$({ { each_secret print_one "$@"; printf end; } | base64; } 3>&1) || { [ -n "$signal" ] && why='' || why="base64 failed; "; fail failed "${why}nothing was sent"; }
   case $values in *!*!*)
     # By sed, since dash takes minutes for ${values#*!} on megabytes.
     failure=$(printf '%s\n' "$values" | sed -n 's/.*!\([0-9]*\)!\([0-9]*\)!.*/\1 \2/p'); unset values
