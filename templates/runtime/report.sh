@@ -140,7 +140,7 @@ verb_stop() { # all deployments of this user
 verb_end() {
   in_run && [ -e "$run/hosts.$name" ] || exit 0
   settle_list; now; read -r began <"$run/began.$name"
-  for socket in "$run"/s.*; do [ ! -S "$socket" ] || close_master "$socket"; done
+  close_masters
   what=deployed${LOLLYPOPS_GUARD:+ without guard}
   if [ -n "$step" ]; then what="with $step done"; elif [ -n "$dry" ]; then what=shown; fi
   tell_people <"$told_file"
