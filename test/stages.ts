@@ -20,7 +20,9 @@ export const names = Object.keys(targets);
 
 /** Commands that run here wait as long as this is there; each notes that it has begun. */
 const hold = join(temporaryDirectory(), "hold");
-const slow = script(`echo begun >"${hold}.$1"; while [ -e ${hold} ]; do sleep 0.1; done; echo content of "$1"; echo >"${hold}.$1.done"`);
+const slow = script(
+  `echo begun >"${hold}.$1"; while [ -e ${hold} ]; do sleep 0.1; done; echo content of "$1"; echo >"${hold}.$1.done"`,
+);
 const secret = "/srv/secrets/token";
 
 type Place = {
@@ -123,7 +125,8 @@ export type Stage = keyof typeof stages;
 /** Hosts on which nothing waits or is on trial, whatever the last test has left. */
 export const tidy = onAll(async (host) => {
   const stop = "systemctl stop nixos-rebuild-switch-to-configuration 'lollypops-*' 2>/dev/null";
-  await ssh(host, `${dropHold}; ${stop}; systemctl reset-failed; rm -rf /run/lollypops`);
+  const room = "nix-env -p /nix/var/nix/profiles/system --delete-generations +2 2>/dev/null"; // in /boot
+  await ssh(host, `${dropHold}; ${stop}; systemctl reset-failed; rm -rf /run/lollypops; ${room} || :`);
 });
 
 /** Nothing waits any more. */
