@@ -15,7 +15,7 @@ import {
 import { cli, type Fleet, fleet, fleetHosts, markFleet, ssh, temporaryDirectory } from "./hosts.ts";
 
 /** What the hosts are called, and which host of this machine each is. */
-export const targets = Object.fromEntries(Object.entries(fleetHosts).map(([host, name]) => [name, host]));
+const targets = Object.fromEntries(Object.entries(fleetHosts).map(([host, name]) => [name, host]));
 export const names = Object.keys(targets);
 
 /** Commands that run here wait as long as this is there; each notes that it has begun. */
