@@ -50,10 +50,11 @@ export async function deploy(cwd: string, env: Record<string, string> = {}, args
 /** ssh's options of a run, beyond those that reach the hosts. */
 export const withConfig = (options: string) => ({ LP_REMOTE_SSH_OPTS: `-F ${sshConfig} ${options}` });
 
-/** A command in a process group of its own, which goes on while the test does things to it. */
-export type Running = ReturnType<typeof launch>;
 let count = 0;
-/** Starts one; `processes` tells which of all that it has started are there. */
+/**
+ * Starts a command in a process group of its own, which goes on while the test does things to it; `processes` tells which of
+ * all that it has started are there, `kill` ends them.
+ */
 export function launch(
   command: string,
   args: string[],
@@ -71,7 +72,7 @@ export function launch(
   return { child, said: () => said, processes, kill: () => killAll(processes) };
 }
 /** All of these, and what they start meanwhile, end at once. */
-export async function killAll(processes: () => { pid: number }[]): Promise<void> {
+async function killAll(processes: () => { pid: number }[]): Promise<void> {
   while (processes().length > 0) {
     for (const { pid } of processes()) {
       try {

@@ -15,12 +15,14 @@ import {
 import { cli, type Fleet, fleet, fleetHosts, markFleet, ssh, temporaryDirectory } from "./hosts.ts";
 
 /** What the hosts are called, and which host of this machine each is. */
-export const targets = Object.fromEntries(Object.entries(fleetHosts).map(([host, name]) => [name, host]));
+const targets = Object.fromEntries(Object.entries(fleetHosts).map(([host, name]) => [name, host]));
 export const names = Object.keys(targets);
 
 /** Commands that run here wait as long as this is there; each notes that it has begun. */
 const hold = join(temporaryDirectory(), "hold");
-const slow = script(`echo begun >"${hold}.$1"; while [ -e ${hold} ]; do sleep 0.1; done; echo content of "$1"`);
+const slow = script(
+  `echo begun >"${hold}.$1"; while [ -e ${hold} ]; do sleep 0.1; done; echo content of "$1"; echo >"${hold}.$1.done"`,
+);
 const secret = "/srv/secrets/token";
 
 type Place = {
@@ -42,8 +44,11 @@ async function here(host: object): Promise<Place> {
       }),
     ),
   );
-  const look = (name: string) => ssh(targets[name] ?? "", `cat ${secret} 2>/dev/null || :`);
+  const done = (name: string) => `${hold}.${name}.done`;
+  const look = async (name: string) =>
+    `${existsSync(done(name))} ${await ssh(targets[name] ?? "", `cat ${secret} 2>/dev/null || :`)}`;
   const renew = async () => {
+    for (const name of names) rmSync(done(name), { force: true });
     for (const host of Object.values(targets)) await ssh(host, `rm -rf ${secret}; mkdir -p /srv/secrets`);
   };
   return { dir, renew, look };
@@ -54,6 +59,7 @@ async function systems(): Promise<Place> {
   const secrets = { files: { greeting: null, "api token": null, "tls/key.pem": null, "db password": null } };
   const all = { units: { "hello.service": null }, lollypops: { tasks: ["deploy-flake", "rebuild"], secrets } };
   const made: Fleet = await fleet({ all });
+  await tidy(); // a run that was killed may have left something that waits
   await markFleet(made);
   const { stdout, stderr, exitCode } = await cli([], { cwd: made.dir });
   expect([exitCode, stderr]).toEqual([0, ""]);
@@ -119,7 +125,8 @@ export type Stage = keyof typeof stages;
 /** Hosts on which nothing waits or is on trial, whatever the last test has left. */
 export const tidy = onAll(async (host) => {
   const stop = "systemctl stop nixos-rebuild-switch-to-configuration 'lollypops-*' 2>/dev/null";
-  await ssh(host, `${dropHold}; ${stop}; systemctl reset-failed; rm -rf /run/lollypops`);
+  const room = "nix-env -p /nix/var/nix/profiles/system --delete-generations +2 2>/dev/null"; // in /boot
+  await ssh(host, `${dropHold}; ${stop}; systemctl reset-failed; rm -rf /run/lollypops; ${room} || :`);
 });
 
 /** Nothing waits any more. */
@@ -144,8 +151,10 @@ export function marks(runtimeDir: string): { run: string; name: string; outcome:
 
 /** The name of the host that has got to this stage, and waits there. */
 export async function waitingAt(stage: Stage, runtimeDir: string): Promise<string> {
-  const { step, reached } = stages[stage];
-  const there = () => marks(runtimeDir).find((one) => one.outcome === "running" && one.step === step)?.name;
+  const { kind, step, reached } = stages[stage];
+  const atStep = () => marks(runtimeDir).filter((one) => one.outcome === "running" && one.step === step);
+  const isThere = (name: string) => kind === "systems" || existsSync(`${hold}.${name}`);
+  const there = () => atStep().find(({ name }) => isThere(name))?.name;
   await until(`a host is at ${step}`, () => there() !== undefined);
   const name = there() as string;
   await reached(name);

@@ -104,9 +104,11 @@ whole() { case $TASK in "$host:steps" | *":$host:steps" | *:without-secrets) ;; 
 leave() { # at the end of a step; its connection stays if the host's deployment goes on
   ended=$?; code=${code:-$ended}
   unwatch
+  [ ! -e "$run/stop" ] || close_masters   # nobody else may be left to do it
   case $code$step in 0rebuild) ;; 0*) ! whole || return 0 ;; esac
   [ ! -S "$socket" ] || close_master "$socket"
 }
+close_masters() { for socket in "$run"/s.*; do [ ! -S "$socket" ] || close_master "$socket"; done; }
 close_master() { ssh -F /dev/null -S "$1" -O stop x 2>/dev/null || rm -f -- "$1"; }   # it ends once nobody uses it
 unreached() { # ssh's words of a login in vain
   heard=$({ cat "$log"; printf '\n%s exit 255\n' "$mark"; } | hear)

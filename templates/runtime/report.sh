@@ -152,7 +152,7 @@ verb_end() {
   in_run && [ -e "$run/hosts.$name" ] || exit 0
   total=$(grep -c . "$run/hosts.$name")
   settle_list; now; read -r began <"$run/began.$name"
-  for socket in "$run"/s.*; do [ ! -S "$socket" ] || close_master "$socket"; done
+  close_masters
   [ "$(grep -c . "$told_file")" = "$total" ] || { say "lollypops: there is no room in $runs to tell what became of $total hosts" >&2; exit 1; }
   what=deployed${LOLLYPOPS_GUARD:+ without guard}
   case $REBUILD_ACTION in dry-activate | build) what="done with $REBUILD_ACTION" ;; esac
