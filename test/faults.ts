@@ -82,6 +82,9 @@ async function killAll(processes: () => { pid: number }[]): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
+/** A run that goes on. */
+export type Running = ReturnType<typeof launch>;
+
 /** A go-task, the same way. */
 export const start = (cwd: string, args: string[], env: Record<string, string> = {}) =>
   launch("task", args, { cwd, env });
