@@ -175,7 +175,7 @@ end_step() {
   # shellcheck disable=SC2086 # numbers
   for force in INT TERM KILL; do
     kill -s $force $victims
-    # not all at once: what sleeps outlives the step
+    # a long sleep would outlive the step
     for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 1 >/dev/null 4>&- 5>&- 8>&-; done
   done
   exit
@@ -187,7 +187,7 @@ progress() { # each half minute, from whichever step notices first
   total=0 over=0 bad=0 waiting=0 busy=''
   for list in "$run"/hosts.*; do [ ! -e "$list" ] || each_host count_host "$list"; done
   [ $total = 0 ] || say "$over of $total hosts done, $bad failed, $waiting waiting; longest:$(printf %s "$busy" | sort -n | awk -v now="$now" '
-    NR < 4 { printf "%s %s (%s, %d s)", NR > 1 ? "," : "", $2, $3, (now - $1) / 100 }')"
+    NR < 4 { printf "%s %s (%s, %d s)", (NR > 1 ? "," : ""), $2, $3, (now - $1) / 100 }')"
 }
 count_host() {
   host=${one%%:*}; read_mark
