@@ -14,9 +14,9 @@ export const ownFlags = (host: Host, name: string) => `--host ${word(host.name)}
 export function ownTask(host: Host, name: string, body: TaskBody, context: Context): Readonly<Record<string, unknown>> {
   const { cmds, vars, dir, ...rest } = body;
   const text = JSON.stringify(body);
-  const ready = readyCall(host, text, /\.REMOTE_/.test(text), context);
+  const ready = readyCall(host, name, text, /\.REMOTE_/.test(text), context);
   const ended = `${context.launcher} ended ${ownFlags(host, name)} -- {{.EXIT_CODE}}`;
-  const source = ready?.includes(flakeSource) ? flakeSource : "";
+  const source = ready.includes(flakeSource) ? flakeSource : "";
   const variables = { ...mentioned(text + source, remoteVariables(host, context)), ...vars };
   return {
     ...rest,
@@ -24,9 +24,7 @@ export function ownTask(host: Host, name: string, body: TaskBody, context: Conte
     // Where task was called, as for every step; upstream's default is "."
     dir: dir === undefined || dir === "." ? "{{.USER_WORKING_DIR}}" : dir,
     ...(Object.keys(variables).length > 0 ? { vars: variables } : {}),
-    ...(ready === undefined && cmds === undefined
-      ? {}
-      : { cmds: [{ defer: ended, silent: true }, ...(ready ? [{ cmd: ready, silent: true }] : []), ...(cmds ?? [])] }),
+    cmds: [{ defer: ended, silent: true }, { cmd: ready, silent: true }, ...(cmds ?? [])],
   };
 }
 

@@ -54,18 +54,18 @@ export function stepCall(step: CalledStep, host: Host, context: Context): string
 }
 
 /**
- * The call that goes before a user's own commands: it gets from the store what `text` refers to, and checks the LP_…
- * variables for those that use the connection. Nothing if there is nothing to do.
+ * The call that goes before a user's own commands, as go-task lets them begin: it sees whether the run is to end, gets from the
+ * store what `text` refers to, and checks the LP_… variables for those that use the connection.
  */
 export function readyCall(
   host: Host,
+  name: string,
   text: string,
   usesConnection: boolean,
   { launcher }: Context,
-): string | undefined {
+): string {
   const flags = [...(usesConnection ? connection(host) : []), ...needs([text], host.derivations)];
-  if (flags.length === 0) return undefined;
-  return [launcher, "ready", "--host", word(host.name), ...new Set(flags)].join(" ");
+  return [launcher, "ready", "--host", word(host.name), "--step", word(name), ...new Set(flags)].join(" ");
 }
 
 /** The flag that tells the flake, left out where it is the usual one. */

@@ -74,7 +74,8 @@ trap 'on_signal INT' INT; trap 'on_signal TERM' TERM; trap 'on_signal HUP' HUP; 
 case $verb in
   begin | wave | end | selected | source | prebuild | stop) "verb_$verb" "$@" ;;
   start | 'done' | ended) "verb_$verb" "$@" ;;   # of a task that is the user's own
-  ready) step=ready; make_run; read_mark; outcome='' at='' why=''; [ ! -e "$run/stop" ] || exit 130; watch "$LOLLYPOPS_TIMEOUT"; trap leave EXIT; [ -z "$to" ] || connect; realise ;;   # for such a task
+  ready) step=${step:-ready}; make_run; read_mark; outcome='' at='' why=''; [ ! -e "$run/stop" ] || { mark interrupted 'before it began'; exit 130; }
+    watch "$LOLLYPOPS_TIMEOUT"; trap leave EXIT; [ -z "$to" ] || connect; realise ;;   # for such a task
   broken) step=evaluation; begin_step; trap leave EXIT; fail failed "$@" ;;
   check-vars | deploy-flake | deploy-secrets | rebuild | gc | exec)
     step=$verb asked=''
