@@ -27,7 +27,7 @@ const failed = {
 const all = (what: "deployed" | "unchanged" | "done") => ({ db1: what, web1: what, web2: what });
 
 describe("retry", () => {
-  const nothing = "lollypops: nothing to do again: what was asked for was deployed\n";
+  const nothing = "lollypops: nothing to do again: no host that was asked for is known as not deployed\n";
 
   test("deploys what was not deployed: all of it, or those that are selected", async () => {
     await hosts.configure({ all: onlySecrets, db1: fails, web1: fails });

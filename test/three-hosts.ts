@@ -104,7 +104,7 @@ function state() {
 const notes = (dir: string) => readdirSync(dir, { recursive: true, encoding: "utf8" });
 const run = "\\d+-\\w+";
 const isNote = new RegExp(
-  `^(last\\.\\d+|${run}|${run}/(host|changed|after|instead|source|address\\.of)\\.[\\w-]+|${run}/s\\.\\d+\\.\\w+\\.log|${run}/(source|progress|batch|stop|terminal|unlocked|turn|nothing))$`,
+  `^(last\\.\\d+|${run}|${run}/(host|changed|after|instead|source|address\\.of)\\.[\\w-]+|${run}/s\\.\\d+\\.\\w+\\.log|${run}/(source|progress|batch|stop|terminal|unlocked|turn|nothing|remembered))$`,
 );
 
 /** From the counts to the times. */

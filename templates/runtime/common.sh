@@ -57,10 +57,9 @@ set_marks() { # $mark and $gate to random words
 checksum() { # of $1; not every busybox has cksum
   printf %s "$1" | od -An -tu1 -v | awk '{ for (i = 1; i <= NF; i++) sum = (sum * 131 + $i) % 4294967291 } END { printf "%.0f", sum }'
 }
-set_printable() { # $printable, to $1 without control characters, nor what GitHub would obey
+set_printable() { # $printable, to $1 without control characters
   printable=$1
   case $1 in *[![:print:]]*) printable=$(printf '%s\n' "$1" | without_control | tr -d '\t\n') ;; esac
-  set_neutral "$printable"; printable=$neutral
 }
 without_control() { tr -d '\000-\010\013-\037\177' | awk '{ gsub(/\302[\200-\237]/, ""); print }'; }   # nor those of UTF-8
 set_neutral() { # $neutral, to $1 without what GitHub takes for commands, where it listens

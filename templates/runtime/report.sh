@@ -178,7 +178,7 @@ settle_host() { outcome_of "$one"; printf '%s\t%s\t%s\t%s\t%s\n' "$host" "$at" "
 tell_people() { # of a host that is not as asked a line of its own
   colour=''; [ ! -t 1 ] || [ -n "${NO_COLOR-}" ] || [ "${TERM-}" = dumb ] || colour=1
   logs=$LOLLYPOPS_LOG_DIR awk -F'\t' -v what="$what" -v colour=$colour -v took=$((now - began)) -v again="$([ -n "$step$dry" ] || say "${TASK%"${TASK##*:}"}retry")" '
-    BEGIN { logs = ENVIRON["logs"] }
+    BEGIN { logs = ENVIRON["logs"]; github = ENVIRON["GITHUB_ACTIONS"] == "true" }
     function time(n) { return n < 6000 ? sprintf("%.1f s", n / 100) : sprintf("%d min %d s", n / 6000, n % 6000 / 100) }
     function paint(code, text) { return colour ? "\033[" code "m" text "\033[0m" : text }
     { total++; count[$3]++; if (!($3 in place)) { place[$3] = ++kinds; kind[kinds] = $3 }
@@ -186,6 +186,7 @@ tell_people() { # of a host that is not as asked a line of its own
     $3 != "deployed" && $3 != "unchanged" {
       lines = lines "  " paint($3 == "skipped" ? 33 : 31, $1 ": " $3) " at " $2 ": " $5 (logs && $4 > 0 ? " (log: " logs "/" $1 ".log)" : "") "\n" }
     END {
+      if (github) gsub(/##\[/, "## [", lines)   # which would be commands there
       same = count["unchanged"]; good = count["deployed"] + same
       for (i = 1; i <= kinds; i++) if (kind[i] != "deployed" && kind[i] != "unchanged") rest = rest (rest ? ", " : "; NOT done: ") count[kind[i]] " " kind[i]
       print paint(rest ? 1 : 32, good " of " total " hosts " what (same && what ~ /^deployed/ ? ", " same " of them unchanged" : "")) rest

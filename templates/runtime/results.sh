@@ -46,7 +46,7 @@ tell_github() { # stdin: such lines; only those that are not as asked are told o
     BEGIN { summary = ENVIRON["summary"]; for (i = 33; i < 127; i++) codes[sprintf("%c", i)] = i; set = "&<>|*_[]`~!#@\\()+-:" }
     { total++; count[$3]++ }
     $3 != "deployed" && $3 != "unchanged" {
-      told = $5; gsub(/%/, "%25", told)
+      told = $5; gsub(/%/, "%25", told); gsub(/##\[/, "## [", told)
       printf "::%s title=%s %s::at %s: %s\n", $3 == "skipped" ? "warning" : "error", $1, $3, $2, told
       rows = rows "| " escaped($1, "_") " | " $3 " | " $2 " | " escaped($5, set) " |\n"
     }
