@@ -66,7 +66,7 @@ set_neutral() { # $neutral, to $1 without what GitHub takes for commands, where 
   neutral=$1
   [ "${GITHUB_ACTIONS-}" = true ] || return 0
   while :; do case $neutral in *'##['*) neutral="${neutral%%'##['*}## [${neutral#*'##['}" ;; *) break ;; esac; done
-  case ${neutral#"${neutral%%[!-~]*}"} in ::*) neutral=": ${neutral#"${neutral%%[!-~]*}:"}" ;; esac
+  case ${neutral#"${neutral%%[#-~]*}"} in ::*) neutral=": ${neutral#"${neutral%%[#-~]*}:"}" ;; esac
 }
 
 # ---- the variables of a run: they come as one text, since `task x NAME=value` reaches no command's environment
