@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# A deployment, of one host or several: its beginning, who answers, the waves, the honest end, and what is remembered for `retry`.
+# A deployment, of one host or several: its beginning, who answers, the waves, the honest end.
 # A host stands here as NAME[:STEP,STEP…], its steps where they are not the usual ones.
 # shellcheck disable=SC2030,SC2031,SC2015,SC2034,SC2154
 
@@ -18,7 +18,7 @@ verb_begin() { # HOST…, with --table those of it that are to be deployed
   # What counts for `retry`: a deployment of whole hosts that changes them.
   case $step$dry$SECRET/$TASK/$REBUILD_ACTION in /*:without-secrets/* | /*/dry-activate | /*/build) ;; /*) say "$fleet" >"$run/fleet.$name" ;; esac
   for one; do
-    case $one in *:*) ;; *) one=$one:${step:-$usual} ;; esac
+    with_plan
     # A whole deployment of a host happens once in a run, whichever groups it is in.
     [ -z "$step" ] || rm -f -- "$run/host.${one%%:*}" "$run/changed.${one%%:*}"
     say "$one"
@@ -93,36 +93,10 @@ ask() { # HOST[:PLAN] FLAGS: no step begins of one that does not answer
   case $why in *'losed by '* | *'reset by '*) ;; *) explain_login; open_log; several=1; fail unreachable "${why:-ssh said nothing}" ;; esac
 }
 
-# ---- a task that is the user's own: `start` is asked whether it may run, `ended` hears how its commands ended, `done` what came of it
-verb_start() {
-  make_run; read_mark
-  case $outcome in ok | '') ;; *) exit 1 ;; esac
-  [ ! -e "$run/stop" ] || { [ -n "$outcome" ] || mark interrupted 'before it began'; exit 1; }
-  [ -z "$dry" ] || exit 1
-  mark running 'its own words are above'
-}
-verb_ended() { # [EXIT]
-  read_mark
-  [ "$outcome $at" = "running $step" ] || exit 0
-  case ${1-} in
-    '' | 0) exit 0 ;;   # also what go-task refused, which gives no code
-    130) [ ! -t 0 ] || [ -e "$run/stop" ] || say INT >"$run/stop" ;;   # Ctrl-C, and nobody else of us may have heard it
-  esac
-  outcome=failed; [ ! -e "$run/stop" ] || outcome=interrupted
-  mark "$outcome" "exit $1 (its own words are above)"; open_log; tell "$host: $step $outcome: exit $1" >&2
-}
-verb_done() {
-  several=''; ! is_one_of_several || several=1
-  [ -z "$dry" ] || { make_run; changed 'a task of your own, not run'; done_step; }
-  read_mark
-  case $outcome/$at in running/"$step" | ok/"$step") : >"$run/changed.$host"; mark ok ''; exit 0 ;; esac   # also what go-task had no reason to run
-  set_code; finish "$code"
-}
-
 verb_wave() { # HOST[:PLAN]…: the next hosts begin only if these were deployed
   behind=''
   for one; do
-    case $one in *:*) ;; *) one=$one:${step:-$usual} ;; esac
+    with_plan
     outcome_of "$one"
     case $outcome in deployed | unchanged) ;; *) behind="$behind${behind:+, }$host" ;; esac
   done
@@ -194,72 +168,4 @@ tell_people() { # of a host that is not as asked a line of its own
       for (i = 1; i <= 3 && total > 1 && slow[i] > 0; i++) printf "%s%s %s", i == 1 ? "; slowest: " : ", ", who[i], time(slow[i])
       print (rest && again ? "; again: task " again : "")
     }'
-}
-
-# ---- what `retry` needs to know: in a file for each fleet, lines HOST OUTCOME
-set_memory() { memory=$runs/last.$(checksum "$1"); }
-remember() { # the first deployment of several hosts in a run is remembered instead of what was before, others beside it
-  [ -e "$run/fleet.$name" ] || return 0
-  read -r of <"$run/fleet.$name"; set_memory "$of"
-  for try in 1 2 3 4 5 6 7 8 9 10; do ! mkdir "$memory.lock" 2>/dev/null || break; sleep 0.1; done   # one that was left is broken
-  beside=''; [ ! -e "$run/remembered" ] || beside=1
-  { awk -F'\t' '{ print $1, $3 }' "$told_file"
-    case $(grep -c . "$told_file")/$name/$beside in 1/* | */retry/* | *:retry/* | */*/?*) [ ! -e "$memory" ] ||
-      awk -F'[\t ]' 'NR == FNR { now[$1]; next } !($1 in now)' "$told_file" "$memory" ;; esac; } >"$memory.$$"
-  mv -- "$memory.$$" "$memory"; : >"$run/remembered"
-  rmdir -- "$memory.lock" 2>/dev/null
-}
-remember_all() { # what became of a run that was killed
-  for list in "$run"/fleet.*; do
-    name=${list##*/fleet.}
-    [ ! -e "$run/hosts.$name" ] || { settle_list; remember; }
-  done
-}
-choose_undone() { # narrows $hosts to those that were not deployed
-  set_memory "$fleet"
-  [ -e "$memory" ] || choose_none "nothing is known of an earlier deployment of this fleet on this machine; task deploy-all deploys every host"
-  hosts=$(say "$hosts" | tr ' ' '\n' | awk '
-    NR == FNR { if ($2 != "deployed" && $2 != "unchanged") undone[$1]; next } { split($0, part, ":") } $0 == "/" || part[1] in undone' "$memory" -)
-}
-nothing_to_do() { : >"$run/nothing"; say "lollypops: nothing to do again: no host that was asked for is known as not deployed" >&2; }
-
-# shellcheck disable=SC2254 # a selector is a pattern
-matches() { # does host $1 match the selector $2? $groups holds "@group=host,host" words
-  case $2 in
-    @*) for word in $groups; do
-        case ${word%%=*} in $2) case ,${word#*=}, in *",$1,"*) return 0 ;; esac ;; esac
-      done; return 1 ;;
-    *) case $1 in $2) return 0 ;; esac; return 1 ;;
-  esac
-}
-choose_none() { # WHY: `begin` gets no host then, and refuses
-  say "lollypops: $1" >&2
-  picked=''; for one in $hosts; do [ "$one" != / ] || picked="$picked /"; done
-  say "$picked"; exit 0
-}
-verb_selected() { # SELECTOR…, and on stdin HOST… and @GROUP=HOST,…: prints the hosts selected; on an error nothing, and says why
-  retry=''; case $TASK in retry | *:retry) retry=1; make_run ;; esac
-  set -f   # not before: the sweep needs its patterns
-  hosts='' groups=''
-  words=$(cat); for word in $words; do case $word in @*) groups="$groups $word" ;; *) hosts="$hosts $word" ;; esac; done
-  [ -z "$retry" ] || { everyone=$hosts; choose_undone; }
-  [ $# -gt 0 ] || [ -n "$retry" ] || choose_none "say which hosts, as in: task deploy -- web1 '@web' '!web2'"
-  only='!'; for selector; do case $selector in !*) ;; *) only='' ;; esac; done
-  picked=''
-  for one in $hosts; do
-    take=$only
-    [ "$one" != / ] || { picked="$picked /"; continue; }
-    for selector; do case $selector in !*) ;; *) ! matches "${one%%:*}" "$selector" || take=1 ;; esac; done
-    for selector; do case $selector in !*) ! matches "${one%%:*}" "${selector#!}" || take='' ;; esac; done
-    [ -z "$take" ] || picked="$picked $one"
-  done
-  for selector; do
-    some=''; for one in ${everyone:-$hosts}; do ! matches "${one%%:*}" "${selector#!}" || some=1; done
-    [ -n "$some" ] || choose_none "no host or group matches '$selector' (task --list shows them)"
-  done
-  case $retry${picked#"${picked%%[! /]*}"} in
-    '') choose_none "these selectors leave no host: $*" ;;
-    1) nothing_to_do ;;
-  esac
-  say "${picked# }"
 }
