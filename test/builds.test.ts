@@ -53,7 +53,7 @@ function runtimeCall(words: string[], options: Pick<CallOptions, "variables" | "
   });
 }
 const prebuild = (words: string[], variables: Record<string, string> = {}, options: CallOptions = {}) =>
-  runtimeCall(["prebuild", "--name", "all", "--flake", `path:${flake}`, ...words], { variables, ...options });
+  runtimeCall(["prebuild", "--flake", `path:${flake}`, ...words], { variables, ...options });
 /** The step `build` of a host, which prints the path of its system. */
 const build = (host: string, more: Record<string, string> = {}, where = ["--build-on", "local"]) =>
   runtimeCall(
@@ -181,7 +181,7 @@ describe("prebuild", () => {
 
   test("an interruption ends it", async () => {
     program("nix", `echo "$*" >>${cwd}/nix.log; kill -INT $(cat ${cwd}/pid); exit 1`);
-    const words = ["prebuild", "--name", "all", "--flake", `path:${flake}`, "a1", "a2"];
+    const words = ["prebuild", "--flake", `path:${flake}`, "a1", "a2"];
     program("sh", `echo $$ >${cwd}/pid; rm ${bin}/sh; exec /bin/sh "$@"`);
     expect(await runtimeCall(words)).toMatchObject({ exitCode: 130 });
     expect(asked()).toHaveLength(1);
@@ -221,8 +221,8 @@ describe("build", () => {
     `);
     expect(await shown()).toMatchInlineSnapshot(`
       "+ drv=$(nix --extra-experimental-features 'nix-command flakes' path-info --derivation 'path:/flake#nixosConfigurations."a1".config.system.build.toplevel')
-      + NIX_SSHOPTS='-o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3' nix --extra-experimental-features 'nix-command flakes' copy --to ssh-ng://root@192.0.2.1 --derivation $drv
-      + new=$(ssh -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3 root@192.0.2.1 'nix --extra-experimental-features '\\''nix-command flakes'\\'' build --no-link --print-out-paths '"$drv"'^out')
+      + NIX_SSHOPTS='-o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3' nix --extra-experimental-features 'nix-command flakes' copy --to ssh-ng://root@192.0.2.1 --derivation $drv
+      + new=$(ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3 root@192.0.2.1 'nix --extra-experimental-features '\\''nix-command flakes'\\'' build --no-link --print-out-paths '"$drv"'^out')
       build: shown, not run
       "
     `);

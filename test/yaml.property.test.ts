@@ -86,6 +86,9 @@ describe("an extra task", () => {
     const vars = Object.fromEntries(given.map((value, index) => [`V${index}`, value]));
     const cmds = given.map((_, index) => `printf '%s %s\\0' {{kindOf .V${index}}} {{.V${index} | q}}`);
     const words = printed(taskfile({ extraTasks: { show: { vars, cmds } } }), "web1:show");
-    expect(words.slice(0, given.length)).toEqual(given.map((value) => `string ${value}`));
+    // The runtime is called before and after the user's commands.
+    const ready = ["ready", "--host", "web1", "--step", "show"];
+    const texts = given.map((value) => `string ${value}`);
+    expect(words.slice(0, ready.length + given.length)).toEqual([...ready, ...texts]);
   });
 });
