@@ -22,6 +22,8 @@ import { upstreamShape } from "../bench/upstream.ts";
 import { descendants, parseStat, usage } from "../bench/usage.ts";
 import { mustRun, root, run, temporaryDirectory } from "./hosts.ts";
 
+process.env["NO_COLOR"] = "1"; // go-task paints its prefixes where CI is set
+
 const hosts = benchHosts(20);
 const directories: Record<"ours" | "upstream", string> = { ours: "", upstream: "" };
 
