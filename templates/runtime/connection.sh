@@ -145,13 +145,13 @@ show_there() { # NAME= or nothing, then a command as it would be typed on the ta
 take_turn() {
   [ -z "$turn" ] || return 0
   make_run
-  waits=''
+  queued=''
   while [ -n "$LOLLYPOPS_SECRETS_IN_TURN" ] || [ ! -e "$run/unlocked" ]; do
     set -C; { echo $$ >"$run/turn"; } 2>/dev/null && turn=1; set +C
     [ -z "$turn" ] || break
     [ -z "$signal" ] && [ ! -e "$run/stop" ] || { signal=${signal:-INT}; fail interrupted "before its secrets were asked for"; }
     holder=''; read -r holder 2>/dev/null <"$run/turn"
-    [ -n "$waits" ] || [ -z "$watcher" ] || { waits=1; unwatch; watch; }   # it is not this host that takes so long
+    [ -n "$queued" ] || [ -z "$watcher" ] || { queued=1; unwatch; watch; }   # it is not this host that takes so long
     # It was killed, or its command failed; one of those who see it takes its turn away, once.
     [ -z "$holder" ] || kill -0 "$holder" 2>/dev/null || ! mkdir "$run/gone.$holder" 2>/dev/null || rm -f "$run/turn"
     sleep 0.1
