@@ -156,7 +156,7 @@ take_turn() {
     [ -z "$holder" ] || kill -0 "$holder" 2>/dev/null || ! mkdir "$run/gone.$holder" 2>/dev/null || rm -f "$run/turn"
     sleep 0.1
   done
-  [ -z "$waits" ] || { unwatch; watch "$LOLLYPOPS_TIMEOUT"; }
+  [ -z "$queued" ] || { unwatch; watch "$LOLLYPOPS_TIMEOUT"; }
 }
 end_first() { # the others need not wait, now that one command went well
   [ -z "$turn" ] || [ -n "$LOLLYPOPS_SECRETS_IN_TURN" ] || : >"$run/unlocked"

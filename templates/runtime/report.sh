@@ -13,7 +13,7 @@ verb_begin() { # HOST…, with --table those of it that are to be deployed
   [ $# = 1 ] || [ -z "$LP_REMOTE_HOST" ] || refuse "LP_REMOTE_HOST=$LP_REMOTE_HOST would send $# hosts to one machine; deploy one host with it"
   called_by_name
   make_run
-  list=$run/hosts.$name
+  hosts_list=$run/hosts.$name
   now; say $((now + 3000)) >"$run/progress"; say "$now" >"$run/began.$name"
   # What counts for `retry`: a deployment of whole hosts that changes them.
   case $step$dry$SECRET/$TASK/$REBUILD_ACTION in /*:without-secrets/* | /*/dry-activate | /*/build) ;; /*) say "$fleet" >"$run/fleet.$name" ;; esac
@@ -22,8 +22,8 @@ verb_begin() { # HOST…, with --table those of it that are to be deployed
     # A whole deployment of a host happens once in a run, whichever groups it is in.
     [ -z "$step" ] || rm -f -- "$run/host.${one%%:*}" "$run/changed.${one%%:*}"
     say "$one"
-  done >"$list"
-  [ -s "$run/began.$name" ] && [ "$(grep -c . "$list")" = $# ] || { rm -f -- "$list"; refuse "there is no room for notes in $runs"; }
+  done >"$hosts_list"
+  [ -s "$run/began.$name" ] && [ "$(grep -c . "$hosts_list")" = $# ] || { rm -f -- "$hosts_list"; refuse "there is no room for notes in $runs"; }
   stay_awake
   [ $# = 1 ] || { batch=1; : >"$run/batch"; warn_failfast; }
   [ -z "$dry" ] || return 0
@@ -34,7 +34,7 @@ verb_begin() { # HOST…, with --table those of it that are to be deployed
 }
 fetch_source() { # one for the whole run, whatever is edited meanwhile
   case $step in
-    '') grep -q -e deploy-flake -e rebuild "$list" || return 0 ;;
+    '') grep -q -e deploy-flake -e rebuild "$hosts_list" || return 0 ;;
     deploy-flake | rebuild | build | diff | status) ;;
     *) return 0 ;;
   esac
@@ -44,7 +44,7 @@ fetch_source() { # one for the whole run, whatever is edited meanwhile
   say "failed nix flake prefetch of $flake failed (its own words are above)" >"$run/instead.$name"; exit 1
 }
 warn_failfast() { # our steps never fail for go-task, since `end` does; a task of the user's own may
-  case $(sed 's/^[^:]*://; s/$/,/; s/check-vars,//; s/deploy-flake,//; s/deploy-secrets,//; s/rebuild,//' "$list" | sort -u) in '') return 0 ;; esac
+  case $(sed 's/^[^:]*://; s/$/,/; s/check-vars,//; s/deploy-flake,//; s/deploy-secrets,//; s/rebuild,//' "$hosts_list" | sort -u) in '') return 0 ;; esac
   from='' up=$PWD
   case ${TASK_FAILFAST-} in
     [1tT]*) from=TASK_FAILFAST ;;
@@ -110,7 +110,7 @@ verb_wave() { # HOST[:PLAN]…: the next hosts begin only if these were deployed
 stay_awake() {
   (
     trap '' INT; trap 'say TERM >"$run/stop"' TERM; trap 'say HUP >"$run/stop"' HUP
-    while [ -e "$list" ] && [ ! -e "$run/stop" ] && alive "$run"; do sleep 1; done
+    while [ -e "$hosts_list" ] && [ ! -e "$run/stop" ] && alive "$run"; do sleep 1; done
   ) </dev/null >/dev/null 2>&1 4>&- 9>&- &
 }
 verb_stop() { # all deployments of this user
