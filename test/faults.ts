@@ -120,9 +120,10 @@ export function script(text: string): string {
   return file;
 }
 
-/** Makes a program of the host wait where it is called for the `nth` time; `held` waits for that, `letGo` ends it. */
-export async function hold(program: string, nth: number): Promise<void> {
+/** Makes a program of the host wait where it is called for the `nth` time with `having` in its words; `held` waits for that, `letGo` ends it. */
+export async function hold(program: string, nth: number, having = ""): Promise<void> {
   const waiting = `#!/bin/sh
+case "$*" in *'${having}'*) ;; *) exec /run/hold/real "$@" ;; esac
 echo >>/run/hold/calls
 if [ $(wc -l </run/hold/calls) = ${nth} ]; then : >/run/hold/at; while [ ! -e /run/hold/go ]; do sleep 0.1; done; fi
 exec /run/hold/real "$@"`;
