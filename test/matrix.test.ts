@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { AppError } from "../src/errors.ts";
 import { type Format, matrixOf, type Shard, shardsOf } from "../src/matrix.ts";
+import { errorOf } from "./errors.ts";
 
 /** `web1@web@eu db1`: hosts with their groups. */
 const fleet = (text: string) =>
@@ -142,12 +142,3 @@ describe("however the hosts are grouped", () => {
     );
   });
 });
-
-function errorOf(run: () => unknown): AppError {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof AppError) return error;
-  }
-  throw new Error("nothing was refused");
-}

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { AppError } from "../src/errors.ts";
 import { didYouMean, nearest } from "../src/nearest.ts";
 import { globToRegExp, needsGroups, selectHosts } from "../src/select.ts";
+import { errorOf } from "./errors.ts";
 
 const hosts = [
   { name: "web2", groups: ["web", "eu"] },
@@ -91,12 +91,3 @@ test("didYouMean lists up to three", () => {
   expect(didYouMean("web", ["web4", "web2", "web1", "web3"])).toBe("; did you mean `web1`, `web2` or `web3`?");
   expect(didYouMean("web", [])).toBe("");
 });
-
-function errorOf(run: () => unknown): AppError {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof AppError) return error;
-  }
-  throw new Error("nothing was refused");
-}
