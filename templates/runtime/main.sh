@@ -8,7 +8,7 @@ locale=${LC_ALL-}; LC_ALL=C
 exec 4>&1 9>/dev/null
 trap '' PIPE   # also when nobody reads what we say any more, the host is to be left as it should be
 unset name path cmd secrets source user dir password value values   # whatever is exported under these names is no business of children
-host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' watcher='' several='' nested='' told='' table='' chosen='' order='' host_began='' step_began='' batch='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark='' fresh='' quiet='' address='' build_on='' port='' identity='' jump='' host_key='' multiplex=1 socket='' go='' line_open=''
+host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' watcher='' several='' nested='' told='' table='' chosen='' host_began='' step_began='' batch='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark='' fresh='' quiet='' address='' build_on='' port='' identity='' jump='' host_key='' multiplex=1 socket='' go='' line_open=''
 guard=1 confirm=60 limit=600 confirm_host='' keep_failed='' ignore='*-wait-online.service' specialisation='' back=''
 flake=. config_dir=/var/src/lollypops method=auto attribute=nixosConfigurations
 read_settings "${LOLLYPOPS_SET_@HASH@%"$nl"}"
@@ -52,7 +52,6 @@ take_flags() { # sets $taken to how many of the words were flags
       --called) called=$2; shift ;;
       --table) table=1 ;;   # the hosts of a `begin` stand on stdin, one a line with its flags
       --chosen) chosen=1 ;;
-      --order) order=$2; shift ;;
       --) shift; break ;;
       --*) refuse "$verb has no option $1" ;;
       *) break ;;
