@@ -60,7 +60,7 @@ warn_failfast() { # our steps never fail for go-task, since `end` does; a task o
 
 # ---- who answers: all hosts are asked at once, but for a limit, by the login that their steps then share
 ask_all() { # HOST[:PLAN]…
-  slots=$run/slots; rm -f -- "$slots"; mkfifo -- "$slots" && exec 7<>"$slots" || refuse "cannot make $slots"
+  slots=$run/slots.$$; mkfifo -- "$slots" && exec 7<>"$slots" || refuse "cannot make $slots"
   rm -f -- "$slots"; for slot in 1 2 3 4; do printf '\n\n\n\n\n\n\n\n' >&7; done
   many=$# askers=''
   while read -r one flags; do
