@@ -1,5 +1,6 @@
 // What go-task costs when it runs a fleet: deploy-all of steps that connect to nothing, beside the very same calls started by
-// xargs, as many at a time.
+// xargs, as many at a time. For each command go-task copies all variables once for each of them, so both get a login's few;
+// what many cost is told as well.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "yaml";
@@ -9,28 +10,38 @@ import { line } from "./print.ts";
 import { run, typical, write, writeTaskfile } from "./realhosts.ts";
 
 const atATime = "50";
+const login = ["PATH", "HOME", "USER", "LANG", "TERM"].map((name) => `${name}=${process.env[name] ?? ""}`);
+const crowd = Array.from({ length: 60 }, (_, index) => `VARIABLE_${index}=of a shell that has many`);
 
 export function benchFleet(scratch: string): void {
   const [one, three] = [
     prepareFleet(join(scratch, "one"), 1000, ["check-vars"]),
     prepareFleet(join(scratch, "three"), 1000),
   ];
-  besideXargs("1000 hosts, check-vars alone", one, 3);
+  besideXargs("1000 hosts, check-vars alone", one);
   // A step can stand once in a host's tasks: so it is the usual three, in a dry run.
-  besideXargs("1000 hosts, their 3 steps, dry run", three, 3, { LOLLYPOPS_DRY_RUN: "1" });
+  besideXargs("1000 hosts, their 3 steps, dry run", three, { LOLLYPOPS_DRY_RUN: "1" });
 }
 
-function besideXargs(title: string, directory: string, rounds: number, settings: Settings = {}): void {
+function besideXargs(title: string, directory: string, settings: Settings = {}): void {
   const taskfile = readTaskfile(directory);
   const calls = deploymentCalls(taskfile);
   const [ours, others] = [deployAll(directory, settings), xargs(directory, taskfile, calls, settings)];
   checkDone(run(ours.argv, directory, ours.env), calls.length);
   const idle: Command = { ...ours, argv: ["task", "-n", "deploy-all", "-C", atATime] };
-  const times = measureRounds({ ours, others, idle }, rounds);
+  const commands = { ours: withOnly(login, ours), others: withOnly(login, others), idle: withOnly(login, idle) };
+  const times = measureRounds({ ...commands, crowded: withOnly([...login, ...crowd], ours) }, 3);
   const most = ratio(times.ours, times.others);
   const text = `${typical(times.ours)}, ${calls.length} calls by xargs ${typical(times.others)}: ${most.toFixed(2)} times as long`;
-  line(title, `${text}; task -n ${typical(times.idle)}`, "at most 1.5 times", most <= 1.5);
+  const besides = `task -n ${typical(times.idle)}; with ${crowd.length} variables more ${typical(times.crowded)}`;
+  line(title, `${text}; ${besides}`, "at most 1.5 times", most <= 1.5);
 }
+
+/** The same command, with none of the variables that this process has. */
+const withOnly = (variables: readonly string[], { env = {}, ...command }: Command): Command => ({
+  ...command,
+  argv: ["env", "-i", ...variables, ...Object.entries(env).map(([name, value]) => `${name}=${value}`), ...command.argv],
+});
 
 type Settings = Readonly<Record<string, string>>;
 /** What is used here of a Taskfile. */
