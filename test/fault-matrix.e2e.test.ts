@@ -9,12 +9,10 @@ import {
   expectTold,
   hasten,
   hasty,
-  type Name,
-  names,
+  type SeveralHosts,
+  severalHosts,
   spoil,
-  type ThreeHosts,
-  threeHosts,
-} from "./three-hosts.ts";
+} from "./several-hosts.ts";
 
 /** What is wrong with web1, on the first host. */
 type Fault = {
@@ -34,9 +32,9 @@ type Fault = {
   code: number;
 };
 
-let hosts: ThreeHosts;
+let hosts: SeveralHosts;
 beforeAll(async () => {
-  hosts = await threeHosts();
+  hosts = await severalHosts();
 });
 beforeEach(() => hosts.forget());
 
@@ -171,8 +169,8 @@ const faults: Record<string, Fault> = {
 };
 
 /** Each way to deploy, and which hosts that are. The last ones show what the host's own exit code is. */
-const calls = ({ group = ["web"] }: Fault): [string[], readonly Name[]][] => [
-  [["deploy-all"], names],
+const calls = ({ group = ["web"] }: Fault): [string[], string[]][] => [
+  [["deploy-all"], ["db1", "web1", "web2"]],
   [["retry"], ["web1"]],
   [
     ["-x", ...group],

@@ -4,12 +4,12 @@ import { join } from "node:path";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { held, hold, letGo, until } from "./faults.ts";
 import { cut, fleetHosts, mend, ssh, temporaryDirectory } from "./hosts.ts";
+import { type Changes, expectTold, hasty, type SeveralHosts, severalHosts } from "./several-hosts.ts";
 import { marks } from "./stages.ts";
-import { type Changes, expectTold, hasty, type ThreeHosts, threeHosts } from "./three-hosts.ts";
 
-let hosts: ThreeHosts;
+let hosts: SeveralHosts;
 beforeAll(async () => {
-  hosts = await threeHosts();
+  hosts = await severalHosts();
 });
 beforeEach(async () => {
   hosts.forget();

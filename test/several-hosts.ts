@@ -1,16 +1,12 @@
-/** Helpers of the tests of deployments of several hosts: a Taskfile of the three of a fleet, and what a run of it told. */
+/** Helpers of the tests of deployments of several hosts: a fleet of three or more, its Taskfile, and what a run of it told. */
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { expectNothingLeft, type Running, start, until } from "./faults.ts";
-import { cli, fleet, type fleetHosts, markFleet, type Settings, ssh, sshConfig, temporaryDirectory } from "./hosts.ts";
-
-/** The names of the hosts, as the report sorts them. */
-export const names = ["db1", "web1", "web2"] as const;
-export type Name = (typeof names)[number];
+import { cli, fleet, fleetHosts, markNixos, type Settings, ssh, sshConfig, temporaryDirectory } from "./hosts.ts";
 
 /** Laid over what `eval` told of the fleet: for all hosts, and for each. */
-export type Changes = { all?: object } & { [name in Name]?: object };
+export type Changes = { all?: object } & { [name: string]: object };
 
 /** A line of LOLLYPOPS_RESULTS. */
 type Line = { host: string; step: string; outcome: string; message: string; seconds: number };
@@ -21,7 +17,7 @@ export type Told = { output: string; report: string[]; results: Line[]; exitCode
 /** What is to become of a host: `done` is deployed or unchanged, and what is neither is told with its step and words. */
 export type Expected = "deployed" | "unchanged" | "done" | { outcome: string; step: string; words: RegExp | string };
 
-export type ThreeHosts = Awaited<ReturnType<typeof threeHosts>>;
+export type SeveralHosts = Awaited<ReturnType<typeof severalHosts>>;
 
 /** ssh's options of a host that a test cuts off: its silence is noticed at once. */
 export const hasty = {
@@ -32,10 +28,11 @@ export const hasty = {
   ],
 };
 
-/** Three hosts right after their installation, and their flake. */
-export async function threeHosts() {
-  const made = await fleet({ all: everywhere });
-  await markFleet(made);
+/** Hosts right after their installation, and their flake: the three of `fixtures/fleet`, and what more there are. */
+export async function severalHosts(more: Record<string, string> = {}) {
+  const others = Object.entries(more).map(([host, name]) => [name, { lollypops: { deployment: { ssh: { host } } } }]);
+  const made = await fleet({ all: everywhere, hosts: Object.fromEntries(others) });
+  await Promise.all(Object.entries({ ...fleetHosts, ...more }).map(([host, name]) => markNixos(host, made.dir, name)));
   let place = state();
   let evaluated: string | undefined;
 
@@ -45,7 +42,7 @@ export async function threeHosts() {
   };
   /** The flake with these settings of its hosts, and a Taskfile of what evaluates. */
   async function change(hosts: Settings["hosts"] = {}): Promise<void> {
-    await made.change({ all: everywhere, hosts });
+    await made.change({ all: everywhere, hosts: { ...Object.fromEntries(others), ...hosts } });
     await generate(["-k", "-o", "Taskfile.yml"]);
     evaluated = undefined;
   }
@@ -53,11 +50,11 @@ export async function threeHosts() {
   async function configure(changes: Changes = {}): Promise<void> {
     evaluated ??= await generate(["eval"]);
     const told = JSON.parse(evaluated);
-    const hosts = names.map((name) => [name, merge(merge(told.hosts[name], changes.all ?? {}), changes[name] ?? {})]);
-    await generate(
-      ["--from", "-", "-o", "Taskfile.yml"],
-      JSON.stringify({ ...told, hosts: Object.fromEntries(hosts) }),
-    );
+    const hosts = Object.entries(told.hosts).map(([name, host]) => {
+      return [name, merge(merge(host, changes.all ?? {}), changes[name] ?? {})];
+    });
+    const input = JSON.stringify({ ...told, hosts: Object.fromEntries(hosts) });
+    await generate(["--from", "-", "-o", "Taskfile.yml"], input);
   }
   async function generate(args: string[], input = ""): Promise<string> {
     const { stdout, stderr, exitCode } = await cli(args, { cwd: made.dir, input });
@@ -80,7 +77,7 @@ export async function threeHosts() {
   const deploy = async (args: string[], env: Record<string, string> = {}) => ended(begin(args, env));
 
   /** Neither side, of this host and here, has a process, a socket or a file of a run that is over, but notes and the memory for `retry`. */
-  async function expectTidy(running: Running, host: keyof typeof fleetHosts = "pop1"): Promise<void> {
+  async function expectTidy(running: Running, host = "pop1"): Promise<void> {
     await until("nothing of it runs here", () => running.processes().length === 0);
     expect(readdirSync(place.tmp)).toEqual([]);
     expect(notes(join(place.dir, "lollypops")).filter((file) => !isNote.test(file))).toEqual([]);
@@ -127,10 +124,10 @@ function merge(old: unknown, changes: unknown): unknown {
 const good = ["deployed", "unchanged", "done"];
 
 /** People and machines were told just this, and the exit code says it, too: `code` where a host is not as asked. */
-export function expectTold(told: Told, expected: { [name in Name]?: Expected }, code = 201): void {
+export function expectTold(told: Told, expected: Record<string, Expected>, code = 201): void {
   const hosts = told.results.map(({ host }) => host); // in the order of the deployment
-  expect([...hosts].sort(), told.output).toEqual(names.filter((name) => name in expected));
-  const lines = told.results.flatMap((line) => expectLine(line, expected[line.host as Name] as Expected, told.output));
+  expect([...hosts].sort(), told.output).toEqual(Object.keys(expected).sort());
+  const lines = told.results.flatMap((line) => expectLine(line, expected[line.host] as Expected, told.output));
   const kinds = [...new Set(lines.map(({ outcome }) => outcome))];
   const counts = kinds.map((kind) => `${lines.filter(({ outcome }) => outcome === kind).length} ${kind}`);
   expect(told.report[0]?.replace(/, \d of them unchanged/, ""), told.output).toBe(
@@ -170,7 +167,7 @@ function expectLine(line: Line, expected: Expected, output: string): Line[] {
 export const spoil = (host: string) => ssh(host, "rm -rf /var/src/lollypops/flake /var/src/lollypops-secrets/greeting");
 
 /** Makes the seconds of LOLLYPOPS_TIMEOUT pass for the step that this host is at: what counts them beside it sleeps between, and ignores all other signals. */
-export async function hasten(running: Running, name: Name, seconds: number): Promise<void> {
+export async function hasten(running: Running, name: string, seconds: number): Promise<void> {
   const watches = (pid: number) => readFileSync(`/proc/${pid}/cmdline`, "latin1").includes(`\0--host\0${name}\0`);
   const over = new Set<number>();
   while (over.size < seconds - 1) {
