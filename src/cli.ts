@@ -13,7 +13,7 @@ const program = cac("lollypops-gen");
 const common = [
   ["--flake <ref>", "the flake, default `.`; REF#attr reads attr instead of nixosConfigurations"],
   ["--from <file>", "read saved `nix eval` output instead: a file, `-` or a glob; repeatable"],
-  ["-k, --keep-going", "hosts that fail to evaluate become tasks that fail with nix's message"],
+  ["-k, --keep-going", "keep hosts that fail to evaluate: their tasks fail with nix's message"],
   ["--override-input <name=ref>", "use another input, in every nix call; repeatable"],
   ["--option <name=value>", "a nix setting, for every nix call; repeatable"],
   ["--impure", "evaluate impurely"],
@@ -176,7 +176,9 @@ function world(flags: Flags): World {
 }
 
 function report(error: unknown): void {
-  const hint = "lollypops-gen --help lists the options";
+  const hint = isRun()
+    ? "go-task's own options go after --, as in: lollypops-gen run -- deploy-all -C 20"
+    : "lollypops-gen --help lists the options";
   const known = isUsage(error) ? usageError(error.message.replace(/^U/, "u"), { hint }) : error;
   process.exitCode = known instanceof AppError ? known.exitCode : 1;
   if (known instanceof AppError) {
@@ -187,15 +189,18 @@ function report(error: unknown): void {
   }
 }
 
+const isRun = () => program.matchedCommandName === "run";
+
 /** The command line library does not export its error. */
 const isUsage = (error: unknown): error is Error => error instanceof Error && error.name === "CACError";
 
 /** `> Taskfile.yml` has emptied the file before we began. */
 function emptied(): string {
-  const { output, check } = program.options;
-  if (program.matchedCommandName === "run" || (output ?? "-") !== "-" || check) return "";
+  const { output: file, check } = program.options;
+  if (isRun() || (file ?? "-") !== "-" || check) return "";
   try {
-    return fstatSync(1).isFile() ? "note: the file that standard output goes to is now empty\n" : "";
+    const output = fstatSync(1);
+    return output.isFile() && output.size === 0 ? "note: the file that standard output goes to is now empty\n" : "";
   } catch {
     return "";
   }
@@ -206,12 +211,20 @@ function version(): string {
 }
 
 function help(sections: { title?: string; body: string }[]): { title?: string; body: string }[] {
-  const selectors =
-    "  a host, a glob ('web*'), a group (@web), or one of these negated ('!web3'); none means all hosts";
+  const words = isRun()
+    ? {
+        title: "go-task's own options",
+        body: "  go after --, as in: run -- deploy-all -C 20 (10 hosts at a time unless you say so)",
+      }
+    : {
+        title: "Selectors",
+        body: "  a host, a glob ('web*'), a group (@web), or one of these negated ('!web3'); none means all hosts",
+      };
   const codes =
     "  0 done · 1 a bug · 2 wrong usage · 3 nix or go-task is missing or failed · 4 the configuration is wrong\n  5 --check found a difference · run: go-task's own, or 129, 130 or 143 after a signal";
-  const all = [...sections.slice(1), { title: "Selectors", body: selectors }, { title: "Exit codes", body: codes }];
-  return all.map((section) => ({ ...section, body: section.body.replaceAll(/ +$/gm, "") }));
+  const all = [...sections.slice(1), words, { title: "Exit codes", body: codes }];
+  const said = (body: string) => body.replace("run [...stray]      ", "run [-- TASK ARGS…] ").replaceAll(/ +$/gm, "");
+  return all.map((section) => ({ ...section, body: said(section.body) }));
 }
 
 await main();

@@ -30,7 +30,7 @@ export function matrixOf(hosts: readonly Selectable[], format: Format, count?: n
   if (count !== undefined && count > most)
     throw usageError(`--shards ${count}: a matrix of ${whose} has room for ${most} jobs`);
   if (count !== undefined && count > hosts.length)
-    throw usageError(`--shards ${count}: there ${hosts.length === 1 ? "is 1 host" : `are ${hosts.length} hosts`} only`);
+    throw usageError(`--shards ${count} is more than there are hosts (${hosts.length})`);
   const shards = shardsOf(hosts, count ?? hosts.length);
   return `${JSON.stringify(format === "github" ? forGithub(shards) : shards.map(forGitlab))}\n`;
 }

@@ -10,7 +10,7 @@ export type Input = {
 };
 
 /** Task names of the fleet; some are of later versions, so that no host takes them meanwhile. */
-const reserved = ["default", "all", "deploy-all", "deploy", "retry", "stop"];
+export const reserved = ["default", "all", "deploy-all", "deploy", "retry", "stop"];
 
 /** All hosts of an input, sorted, and all that is wrong with it. */
 export function checkHosts(input: Input): { hosts: Host[]; problems: string[] } {

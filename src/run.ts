@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { constants, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { ExecaError, execa } from "execa";
-import { nixError } from "./errors.ts";
+import { nixError, usageError } from "./errors.ts";
 import { Relay } from "./signals.ts";
 
 const oldest = [3, 51, 1] as const;
@@ -65,7 +65,10 @@ export async function runTask(program: string, taskfile: string, args: readonly 
 }
 
 async function withFile<T>(taskfile: string, use: (file: string) => T): Promise<Awaited<T>> {
-  const directory = await mkdtemp(join(tmpdir(), "lollypops-gen-"));
+  const directory = await mkdtemp(join(tmpdir(), "lollypops-gen-")).catch((cause) => {
+    const why = { ENOENT: "there is no such directory", EACCES: "that is not allowed" }[cause.code as string];
+    throw usageError(`cannot write the Taskfile in ${tmpdir()} (TMPDIR): ${why ?? cause.message}`, { cause });
+  });
   try {
     const file = join(directory, "Taskfile.yml");
     await writeFile(file, taskfile, { mode: 0o600 });

@@ -56,9 +56,10 @@ function parse(content: string, file: string): Parsed {
   try {
     value = JSON.parse(content);
   } catch (error) {
-    const half = /Unexpected end|Unterminated/.test((error as Error).message);
+    const { message } = error as Error;
+    const position = Number(/at position (\d+)/.exec(message)?.[1]);
     return wrong(
-      half
+      /Unexpected end|Unterminated/.test(message) || position >= content.trimEnd().length
         ? "is cut off in the middle of its JSON; did the command that wrote it fail?"
         : "is not JSON, as `lollypops-gen eval` prints it",
     );

@@ -1,5 +1,6 @@
 import { usageError } from "./errors.ts";
 import { didYouMean } from "./nearest.ts";
+import { reserved } from "./rules.ts";
 
 /** What a selector looks at. */
 export type Selectable = { readonly name: string; readonly groups: readonly string[] };
@@ -57,9 +58,9 @@ function nothing(hosts: readonly Selectable[], selector: string, positive: strin
     : didYouMean(positive.replace(/[*?[\]]/g, ""), all);
   const some = `; there ${all.length === 1 ? "is" : "are"} ${all.slice(0, 5).map(shown).join(", ")}`;
   const rest = all.length > 5 ? ` and ${all.length - 5} more` : "";
-  return usageError(
-    `no ${isGroup ? "group" : "host"} matches ${shown(selector)}${near || (all[0] ? some + rest : "")}`,
-  );
+  const message = `no ${isGroup ? "group" : "host"} matches ${shown(selector)}${near || (all[0] ? some + rest : "")}`;
+  if (!reserved.includes(selector)) return usageError(message);
+  return usageError(message, { hint: `${selector} is a task: lollypops-gen run -- ${selector}` });
 }
 
 const shown = (selector: string) => `\`${selector}\``;

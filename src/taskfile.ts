@@ -98,7 +98,7 @@ function section(member: HostTasks, context: Context): Section {
 
 function fleet(all: readonly HostTasks[], context: Context): Record<string, Task> {
   return {
-    default: { silent: true, cmds: ["{{.TASK_EXE | q}} --taskfile {{.TASKFILE | q}} --list"] },
+    default: { silent: true, interactive: true, cmds: ["{{.TASK_EXE | q}} --taskfile {{.TASKFILE | q}} --list"] },
     ...fanOut("deploy-all", all, context, {
       desc: `Deploy all ${count(all.length, "host")} in parallel`,
       aliases: ["all"],

@@ -179,7 +179,7 @@ describe("matrix", () => {
   });
 
   test.each([
-    ["--shards 7", "--shards 7: there are 6 hosts only"],
+    ["--shards 7", "--shards 7 is more than there are hosts (6)"],
     ["--shards x", "--shards must be a whole number above 0, not x"],
     ["--format xml", "--format is github or gitlab, not xml"],
     ["nobody", "no host matches `nobody`"],

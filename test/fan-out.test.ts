@@ -23,10 +23,12 @@ const host = (name: string, deployment: Deployment = {}) => ({
 });
 
 async function generate(hosts: Record<string, Deployment>): Promise<void> {
-  const all = Object.fromEntries(Object.entries(hosts).map(([name, deployment]) => [name, host(name, deployment)]));
-  const { stdout, stderr, exitCode } = await cli(["--from", "-"], { cwd, input: JSON.stringify(all) });
+  await generateFrom(Object.fromEntries(Object.entries(hosts).map(([name, own]) => [name, host(name, own)])));
+}
+async function generateFrom(hosts: Record<string, object>, file = "Taskfile.yml"): Promise<void> {
+  const { stdout, stderr, exitCode } = await cli(["--from", "-"], { cwd, input: JSON.stringify(hosts) });
   expect([stderr, exitCode]).toEqual(["", 0]);
-  writeFileSync(join(cwd, "Taskfile.yml"), stdout);
+  writeFileSync(join(cwd, file), stdout);
 }
 const task = (...args: string[]): Promise<Result> => run("task", args, { cwd, env });
 const failing = (...names: string[]) => touch(...names.map((name) => `fail.${name}`));
@@ -74,6 +76,19 @@ describe("deployment.order", () => {
     expect(ran()).toEqual(["web2", "late"]);
   });
 
+  test("go-task exits with what the hosts before came to", async () => {
+    failing("early");
+    expect((await task("-x", "deploy-all")).exitCode).toBe(1);
+    const deployment = { ssh: { command: join(cwd, "ssh"), multiplex: false }, order: -1 };
+    const secret = { deployment, secrets: { files: { one: { cmd: "echo 1" } } } };
+    writeFileSync(join(cwd, "ssh"), "#!/bin/sh\necho nobody there >&2; exit 255\n", { mode: 0o755 });
+    const hosts = { early: { ...secret, tasks: ["deploy-secrets"] }, late: { tasks: ["check-vars"] } };
+    await generateFrom(hosts);
+    const { stdout, exitCode } = await task("-x", "deploy-all");
+    expect(stdout).toContain("NOT done: 1 unreachable, 1 skipped\n");
+    expect(exitCode).toBe(4);
+  });
+
   test("of a step, likewise; those that only look know no order", async () => {
     failing("early");
     expect((await task("all:own")).exitCode).toBe(201);
@@ -112,6 +127,17 @@ describe("retry", () => {
     expect((await task("deploy", "--", "a", "b")).exitCode).toBe(0);
     ran();
     expect((await task("retry")).stderr).toContain("nothing to do again");
+  });
+
+  test("of each shard's Taskfile by itself", async () => {
+    const shards = { "shard-1.yml": { a: host("a"), b: host("b") }, "shard-2.yml": { c: host("c"), d: host("d") } };
+    for (const [file, hosts] of Object.entries(shards)) await generateFrom(hosts, file);
+    failing("b");
+    expect((await task("-t", "shard-1.yml", "deploy-all")).exitCode).toBe(201);
+    expect((await task("-t", "shard-2.yml", "deploy-all")).exitCode).toBe(0);
+    ran();
+    expect((await task("-t", "shard-1.yml", "retry")).exitCode).toBe(201);
+    expect(ran()).toEqual(["b"]);
   });
 
   test("groups in parallel are remembered together", async () => {

@@ -55,7 +55,10 @@ type Interruptible = Awaited<ReturnType<typeof interruptible>>;
 
 async function stop(dir: string): Promise<void> {
   const { stdout, exitCode } = await task(["stop"], { cwd: dir, env });
-  expect([stdout, exitCode]).toEqual([expect.stringContaining("told to stop: task, process"), 0]);
+  expect([stdout, exitCode]).toEqual([
+    expect.stringContaining("told to stop, and to tell what became of the hosts: go-task, process"),
+    0,
+  ]);
 }
 /** How it is told to stop; which signal the steps then name, if anybody is left to tell; and what the terminal's command exits with. */
 const ways = {

@@ -50,8 +50,8 @@ describe("the matrix", () => {
   });
 
   test.each<[string, number, Format, number | undefined, string]>([
-    ["more than hosts", 3, "github", 4, "--shards 4: there are 3 hosts only"],
-    ["more than one host", 1, "github", 2, "--shards 2: there is 1 host only"],
+    ["more than hosts", 3, "github", 4, "--shards 4 is more than there are hosts (3)"],
+    ["more than one host", 1, "github", 2, "--shards 2 is more than there are hosts (1)"],
     ["more than GitHub takes", 300, "github", 257, "--shards 257: a matrix of GitHub has room for 256 jobs"],
     ["more than GitLab takes", 300, "gitlab", 201, "--shards 201: a matrix of GitLab has room for 200 jobs"],
     [

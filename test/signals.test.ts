@@ -1,7 +1,7 @@
 /** What `run` does with signals: the real go-task, and steps that are shell with traps. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { fromProc, fromPs, type Process, unheard } from "../src/processes.ts";
@@ -110,6 +110,22 @@ describe("a signal", () => {
     await until(() => place.log().includes("end") && place.left().length === 0);
     expect(place.log()).toEqual(["a begins", "a HUP", "a cleaned", "end"]);
   });
+});
+
+test("to run alone, while only tasks of the user's own run: those that wait do not begin", async () => {
+  const cwd = temporaryDirectory();
+  const waits = { cmds: ["echo {{.HOSTNAME}} >>log; exec sleep 60"], silent: true };
+  const host = { tasks: ["own"], extraTasks: { own: waits } };
+  writeFileSync(join(cwd, "hosts.json"), JSON.stringify({ a: host, b: host, c: host, d: host }));
+  const args = [join(root, "dist/cli.js"), "run", "--from", "hosts.json", "--", "-C", "2", "deploy-all"];
+  const env = { ...process.env, XDG_RUNTIME_DIR: temporaryDirectory(), LOLLYPOPS_RESULTS: join(cwd, "results") };
+  const child = spawn(process.execPath, args, { cwd, env, detached: true, stdio: "ignore" });
+  const log = () => (existsSync(join(cwd, "log")) ? readFileSync(join(cwd, "log"), "utf8").split("\n").length - 1 : 0);
+  await until(() => log() === 2);
+  child.kill("SIGTERM");
+  expect(await once(child, "exit")).toEqual([143, null]);
+  const results = readFileSync(join(cwd, "results"), "utf8").trimEnd().split("\n");
+  expect([log(), results.map((line) => JSON.parse(line).outcome)]).toEqual([2, Array(4).fill("interrupted")]);
 });
 
 describe("who is told", () => {

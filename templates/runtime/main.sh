@@ -63,7 +63,7 @@ take_flags() { # sets $taken to how many of the words were flags
 take_flags "$@"; shift $taken
 # A flake that is told by a path is beside the Taskfile, also where that is part of another.
 case $flake in .) flake=${TASKFILE_DIR:-.} ;; ./* | ../*) flake=${TASKFILE_DIR:-.}/$flake ;; esac
-fleet="$flake $attribute"   # whatever is deployed from this time
+fleet="$flake $attribute ${TASKFILE##*/}"   # whatever is deployed from this time; a shard's file has a name of its own
 [ -z "$LOLLYPOPS_FLAKE" ] || flake=$LOLLYPOPS_FLAKE
 quote "$flake"; flake_q=$quoted
 find_run

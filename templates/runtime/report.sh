@@ -94,16 +94,18 @@ ask() { # HOST[:PLAN] FLAGS: no step begins of one that does not answer
 }
 
 verb_wave() { # HOST[:PLAN]…: the next hosts begin only if these were deployed
-  behind=''
+  behind='' worst=0
   for one; do
     with_plan
     outcome_of "$one"
-    case $outcome in deployed | unchanged) ;; *) behind="$behind${behind:+, }$host" ;; esac
+    case $outcome in deployed | unchanged) continue ;; esac
+    behind="$behind${behind:+, }$host"; set_code
+    case $worst/$code in */0 | 130/* | "$code/$code") ;; 0/* | */130) worst=$code ;; *) worst=1 ;; esac   # as `end`
   done
   [ -n "$behind" ] || return 0
   [ -e "$run/stop" ] || say "skipped hosts of a lower order were not deployed: $behind" >"$run/instead.$name"
   say "lollypops: no more hosts begin, since these were not deployed: $behind" >&2
-  exit 1
+  [ "$worst" != 0 ] || worst=1; exit "$worst"
 }
 
 # Beside a run: who hears a hangup or TERM to the process group while only tasks of the user's own run.
@@ -118,7 +120,8 @@ verb_stop() { # all deployments of this user
   for one in "$runs"/*-*; do
     [ "$one" != "$run" ] && ours "$one" && alive "$one" && say TERM >"$one/stop" && some="$some ${pid}" || :
   done
-  say "${some:+told to stop: task, process}${some:-no deployment of yours is running}"
+  if [ -n "$some" ]; then say "told to stop, and to tell what became of the hosts: go-task, process$some"
+  else say "no deployment of yours is running"; fi
 }
 
 # ---- the end: what became of each host, told to people and machines
