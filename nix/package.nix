@@ -4,9 +4,14 @@
   buildNpmPackage,
   importNpmLock,
   makeWrapper,
+  coreutils,
+  gawk,
   gitMinimal,
+  gnugrep,
+  gnused,
   go-task,
   openssh,
+  procps,
   pnpm,
   # Where the packages of package-lock.json come from: where nixpkgs gets its own. The lock's hashes decide what is accepted.
   npmRegistry ? builtins.head (builtins.split "/pnpm/-/" (pnpm.src.url or (builtins.head pnpm.src.urls))),
@@ -70,6 +75,12 @@ buildNpmPackage {
         gitMinimal
         go-task
         openssh
+        # for the Taskfile's shell, in images that have little else
+        coreutils
+        gawk
+        gnugrep
+        gnused
+        procps
       ]
     }
   '';

@@ -67,7 +67,7 @@ export function chosen(
   });
   return {
     deploy: task("Deploy the hosts selected, as in: task deploy -- web1 '@web' '!web2'"),
-    retry: task("Deploy the hosts that were not deployed the last time; task retry -- web1 only this one of them"),
+    retry: task("Deploy the hosts that were not deployed the last time; task retry -- web1 only web1 of these"),
     "deploy:hosts": {
       internal: true,
       deps: [{ for: { var: "HOSTS" }, task: '{{.ITEM | splitList ":" | first}}:steps', silent: true }],

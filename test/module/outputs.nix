@@ -18,6 +18,11 @@ let
     gitMinimal = "/git";
     go-task = "/go-task";
     openssh = "/openssh";
+    coreutils = "/coreutils";
+    gawk = "/gawk";
+    gnugrep = "/gnugrep";
+    gnused = "/gnused";
+    procps = "/procps";
     pnpm.src.url = "https://packages.example.org/pnpm/-/pnpm-10.0.0.tgz";
     callPackage = lib.callPackageWith stub;
   };
