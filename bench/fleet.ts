@@ -74,7 +74,7 @@ export function xargs(cwd: string, { env, tasks }: Taskfile, calls: readonly str
   const shared = Object.values(tasks).find((task) => task.env !== undefined)?.env ?? {};
   const given: Settings = { TASK: "check-vars", ...settings };
   const filledIn = Object.entries({ ...env, ...shared }).map(([name, text]) => {
-    return [name, text.replace(/\{\{\.(\w+)\}\}/g, (_, variable: string) => given[variable] ?? "")];
+    return [name, text.replace(/\{\{\.(\w+)[^}]*\}\}/g, (_, variable: string) => given[variable] ?? "")];
   });
   const runtime = Object.keys(env).find((name) => name.startsWith("LOLLYPOPS_SH_")) ?? "";
   write(join(cwd, "calls"), `${calls.join("\n")}\n`);

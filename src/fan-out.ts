@@ -17,7 +17,7 @@ export function fanOut(
   const flags = isStep(step) ? [`--step ${step}`] : [];
   const waves = looksOnly.includes(step) ? [members] : inWaves(members);
   const begin = { cmd: beginCall(name, waves.flat(), context, step), silent: true };
-  const before = [begin, ...prebuild(flags, builtHere(members, step), context)];
+  const before = [begin, awake(context), ...prebuild(flags, builtHere(members, step), context)];
   if (isAlone(name, members)) {
     return { [name]: { ...more, ...framed(context, flags, [...before, { task: `${name}:steps`, silent: true }]) } };
   }
@@ -60,6 +60,7 @@ export function chosen(
       [],
       [
         { cmd: table, silent: true },
+        awake(context),
         ...prebuild([], builtHere(all, ""), context, "{{.HOSTS}}"),
         ...gated(called, [], context),
       ],
@@ -87,6 +88,9 @@ function inWaves(members: readonly HostTasks[]): HostTasks[][] {
   const orders = [...new Set(members.map(({ host }) => host.order))].sort((a, b) => a - b);
   return orders.map((order) => members.filter(({ host }) => host.order === order));
 }
+
+/** Beside it, who hears Ctrl-C while only tasks of the user's own run: go-task's `&` leaves it that, unlike sh's. */
+const awake = ({ launcher }: Context) => ({ cmd: `${launcher} awake </dev/null >/dev/null 2>&1 &`, silent: true });
 
 /** Between two waves the runtime looks whether the first one went well. */
 function gated(

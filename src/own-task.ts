@@ -14,7 +14,12 @@ export const ownFlags = (host: Host, name: string) => `--host ${word(host.name)}
 export function ownTask(host: Host, name: string, body: TaskBody, context: Context): Readonly<Record<string, unknown>> {
   const { cmds, vars, dir, ...rest } = body;
   const text = JSON.stringify(body);
-  const ready = readyCall(host, name, text, /\.REMOTE_/.test(text), context);
+  const ready = readyCall(
+    host,
+    name,
+    { text, usesConnection: /\.REMOTE_/.test(text), aliases: rest.aliases ?? [] },
+    context,
+  );
   const ended = `${context.launcher} ended ${ownFlags(host, name)} -- {{.EXIT_CODE}}`;
   const source = ready.includes(flakeSource) ? flakeSource : "";
   const variables = { ...mentioned(text + source, remoteVariables(host, context)), ...vars };

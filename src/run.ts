@@ -1,7 +1,8 @@
 // `run`: generates, then hands over to the real go-task.
+import { readFileSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { constants, tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { constants, homedir, tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
 import { ExecaError, execa } from "execa";
 import { nixError, usageError } from "./errors.ts";
 import { Relay } from "./signals.ts";
@@ -86,11 +87,31 @@ async function follow(relay: Relay, program: string, args: readonly string[]): P
   return exitCode ?? 1;
 }
 
-/** Ten hosts at a time, unless the user says how many; and a dry run shows the calls, which are silent otherwise. */
+/** Ten hosts at a time, unless the user has said how many; and a dry run shows the calls, which are silent otherwise. */
 function ownFlags(args: readonly string[]): string[] {
   const ends = args.indexOf("--");
   const flags = ends === -1 ? args : args.slice(0, ends);
   const has = (flag: RegExp) => flags.some((arg) => flag.test(arg));
-  const limited = has(/^(-[a-zA-Z]*C.*|--concurrency(=.*)?)$/) || process.env["TASK_CONCURRENCY"];
+  const limited =
+    has(/^(-[a-zA-Z]*C.*|--concurrency(=.*)?)$/) || process.env["TASK_CONCURRENCY"] || settingsOfTask().some(limits);
   return [...(limited ? [] : ["-C", "10"]), ...(has(/^(-[a-zA-Z]*n[a-zA-Z]*|--dry)$/) ? ["-v"] : [])];
+}
+
+/** The files that go-task takes its own settings from: of this directory, those above, the home directory, and the XDG one. */
+function settingsOfTask(): string[] {
+  const above: string[] = [];
+  for (let up = process.cwd(); above.at(-1) !== up; up = dirname(up)) above.push(up);
+  const here = [...above, homedir()].flatMap((place) =>
+    [".taskrc.yml", ".taskrc.yaml"].map((name) => join(place, name)),
+  );
+  const xdg = process.env["XDG_CONFIG_HOME"];
+  return [...here, ...(xdg ? ["taskrc.yml", "taskrc.yaml"].map((name) => join(xdg, "task", name)) : [])];
+}
+
+function limits(file: string): boolean {
+  try {
+    return /^concurrency:/m.test(readFileSync(file, "utf8"));
+  } catch {
+    return false;
+  }
 }

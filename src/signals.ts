@@ -2,7 +2,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { processes, unheard } from "./processes.ts";
-import { stopRun } from "./run-notes.ts";
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 const everyMs = 200;
@@ -70,8 +69,6 @@ export class Relay {
     if (this.#task === undefined) return;
     const told = unheard(all, this.#task, this.#heard, this.#known);
     for (const pid of told) send(pid, signal);
-    // not before: a step that notices by itself would take the signal for a second one
-    stopRun(this.#task, signal);
     this.#known = new Set(all.map(({ pid }) => pid));
     // a number that is free again may come to name another process
     this.#heard = new Set([...this.#heard, ...told].filter((pid) => this.#known.has(pid)));

@@ -60,11 +60,11 @@ export function stepCall(step: CalledStep, host: Host, context: Context): string
 export function readyCall(
   host: Host,
   name: string,
-  text: string,
-  usesConnection: boolean,
+  { text, usesConnection, aliases }: { text: string; usesConnection: boolean; aliases: readonly string[] },
   { launcher }: Context,
 ): string {
-  const flags = [...(usesConnection ? connection(host) : []), ...needs([text], host.derivations)];
+  const named = aliases.every((alias) => alias.startsWith(`${host.name}:`)) ? asCalled(host) : [];
+  const flags = [...(usesConnection ? connection(host) : []), ...named, ...needs([text], host.derivations)];
   return [launcher, "ready", "--host", word(host.name), "--step", word(name), ...new Set(flags)].join(" ");
 }
 
@@ -81,9 +81,12 @@ export function sourceCall(context: Omit<Context, "source">): Shared {
 
 /** A call whose output is a variable: go-task runs it without its task's environment. */
 export function computed(call: string, { settings: { variable, names } }: Pick<Context, "settings">): string {
-  const values = names.map((name) => `${name}='{{.${name} | default "" | toString | q}}'\n`);
+  const values = names.map((name) => `${name}='{{${setting(name)} | default "" | toString | q}}'\n`);
   return `${variable}='${values.join("")}' ${call}`;
 }
+
+/** What go-task fills in for one of the settings; a Taskfile's number tells its notes from those of others in the same run. */
+export const setting = (name: string) => (name === "TASKFILE_ID" ? ".TASKFILE | sha1sum | trunc 8" : `.${name}`);
 
 /** Where ssh goes, as `user@address`. */
 export function destination({ user, address }: Host): string {
@@ -97,14 +100,16 @@ export function row(name: string, host: Host): string {
   return line.includes("\n") ? `${name} --local` : line;
 }
 
+/** A dot in a task's name matches any character, so `task web-1:own` would mean web.1. */
+const asCalled = ({ name }: Host) => (name.includes(".") ? ["--called {{.ALIAS | q}}"] : []);
+
 function connection(host: Host): string[] {
   const flags = reach(host);
   if (host.sudo) flags.push(`--sudo ${word(host.sudo.command)}`);
   flags.push(...(host.sudo?.opts ?? []).map((opt) => `--sudo-opt ${wordWithEnvironment(opt)}`));
   const password = host.sudo?.passwordCommand ?? null;
   if (password !== null) flags.push(`--password-command ${word(password)}`);
-  // A dot in a task's name matches any character, so `task web-1` would deploy web.1.
-  if (host.name.includes(".")) flags.push("--called {{.ALIAS | q}}");
+  flags.push(...asCalled(host));
   const programs = [...(host.local ? [] : [host.ssh.command, ...host.ssh.opts]), password ?? ""];
   return [...flags, ...needs(programs, host.derivations)];
 }

@@ -2,7 +2,7 @@
 import { chosen, fanOut } from "./fan-out.ts";
 import { type HostTasks, hostTasks, type Task } from "./host-tasks.ts";
 import type { Host } from "./hosts.ts";
-import { type Context, destination, mentions, type Shared, sourceCall } from "./steps.ts";
+import { type Context, destination, mentions, type Shared, setting, sourceCall } from "./steps.ts";
 import type { Templates } from "./templates.ts";
 
 /** Tasks under a heading. */
@@ -44,7 +44,7 @@ export function buildTaskfile(
 
 /** Each task that calls the runtime tells it what the run sets. In the file's `env` go-task would fill it in for a list, too. */
 function withSettings({ launcher, settings: { variable, names } }: Context, sections: readonly Section[]): Section[] {
-  const env = { [variable]: names.map((name) => `${name}={{.${name}}}\n`).join("") };
+  const env = { [variable]: names.map((name) => `${name}={{${setting(name)}}}\n`).join("") };
   const shared: Shared = { anchor: "settings", content: env };
   const withEnv = (task: Task): Task => {
     const { cmd, cmds, env: own, ...rest } = task;

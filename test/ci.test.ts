@@ -64,10 +64,7 @@ describe("GitHub Actions", () => {
       (job) => job.steps,
     );
     const used = steps.flatMap(({ uses }) => uses ?? []);
-    expect([...new Set(used)].sort()).toEqual([
-      "actions/checkout@v5",
-      "cachix/install-nix-action@v31",
-    ]);
+    expect([...new Set(used)].sort()).toEqual(["actions/checkout@v5", "cachix/install-nix-action@v31"]);
     const installs = steps.flatMap(({ run = "" }) => (run.startsWith("nix ") ? run : []));
     expect(new Set(installs)).toEqual(new Set(["nix profile install .#lollypops-gen"]));
     expect(installs).toHaveLength(3);

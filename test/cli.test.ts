@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { cli, fleet, root, task, temporaryDirectory } from "./hosts.ts";
 
@@ -288,6 +288,18 @@ describe("run", () => {
     const words = stdout.split("\n").find((line) => line.includes("Taskfile.yml ")) ?? "";
     expect(`${words.trimEnd()} `).toMatch(new RegExp(`${expected.replaceAll(".", "\\.")}$`));
     expect(words.includes("-C 10")).toBe(expected.includes("-C 10"));
+  });
+
+  test.each([
+    ["HOME", ".taskrc.yaml", "concurrency: 3\n", "Taskfile.yml web1:show "],
+    ["XDG_CONFIG_HOME", "task/taskrc.yml", "verbose: false\nconcurrency: 3\n", "Taskfile.yml web1:show "],
+    ["HOME", ".taskrc.yml", "verbose: false\n", "-C 10 web1:show "],
+  ])("a limit in go-task's own settings counts: $%s/%s with %j", async (variable, file, text, expected) => {
+    const place = directory();
+    mkdirSync(dirname(join(place, file)), { recursive: true });
+    writeFileSync(join(place, file), text);
+    const { stdout } = await run(["web1:show"], { env: { [variable]: place } }).result;
+    expect(stdout).toContain(expected);
   });
 
   test.each<[string[], string]>([

@@ -1,5 +1,5 @@
 /** Deployments of several hosts through the real go-task, with steps that need no host: order, overlap, memory, results. */
-import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
 import { cli, type Result, run, temporaryDirectory } from "./hosts.ts";
@@ -214,6 +214,12 @@ describe("the end", () => {
     ]);
   });
 
+  test("failfast of several deployments in one call is told, whatever their steps", async () => {
+    await generateFrom({ a: { tasks: ["check-vars"] }, b: { tasks: ["check-vars"] } });
+    expect((await task("-F", "-p", "a", "b")).stderr).toContain("a deployment that fails the one beside it");
+    expect((await task("-F", "deploy-all")).stderr).not.toContain("lollypops:");
+  });
+
   test("a task that go-task refuses has failed, and costs the others nothing", async () => {
     await generate({ a: {}, b: {}, c: {} });
     touch("ask.b");
@@ -291,4 +297,72 @@ describe("who is there", () => {
       ["here", "skipped"],
     ]);
   });
+});
+
+describe("Taskfiles beside each other", () => {
+  const own = (name: string) => ({
+    cmds: [
+      "echo {{.HOSTNAME}} >>../order; test {{.HOSTNAME}} != bad",
+      `echo ${name} has $(cat {{.LOCAL_FLAKE_SOURCE}}/which)`,
+    ],
+    silent: true,
+    dir: "{{.TASKFILE_DIR}}",
+  });
+  beforeEach(async () => {
+    for (const name of ["one", "two"]) {
+      mkdirSync(join(cwd, name));
+      writeFileSync(join(cwd, name, "flake.nix"), "{ outputs = _: { }; }\n");
+      writeFileSync(join(cwd, name, "which"), `${name}\n`);
+      const host = { tasks: ["check-vars", "own"], extraTasks: { own: own(name) } };
+      await generateFrom({ web: host, ...(name === "one" ? { bad: host } : {}) }, join(name, "Taskfile.yml"));
+    }
+    writeFileSync(join(cwd, "Taskfile.yml"), 'version: "3.51.1"\nincludes: { one: ./one, two: ./two }\n');
+  });
+
+  test.each([[["-p"]], [[]]])("%j: each has its own source, notes and end", async (args) => {
+    const { stdout, exitCode } = await task(...args, "two:deploy-all", "one:deploy-all");
+    expect(stdout).toContain("[web] one has one\n");
+    expect(stdout).toContain("[web] two has two\n");
+    expect(stdout).toContain("1 of 1 hosts deployed\n");
+    expect(stdout).toContain("1 of 2 hosts deployed; NOT done: 1 failed\n");
+    expect(exitCode).toBe(201);
+    expect(ran().sort()).toEqual(["bad", "web", "web"]);
+    expect((await task("one:retry")).exitCode).toBe(201);
+    expect(ran()).toEqual(["bad"]);
+  });
+});
+
+describe("steps by themselves", () => {
+  test("before a deployment are none of it", async () => {
+    await generate({ a: {}, late: { order: 1 } });
+    failing("a");
+    const { stdout } = await task("late:own", "deploy-all");
+    expect(stdout).toContain("NOT done: 1 failed, 1 skipped\n");
+    rmSync(join(cwd, "fail.a"));
+    ran();
+    expect((await task("retry")).stdout).toContain("2 of 2 hosts deployed\n");
+    expect(ran()).toEqual(["a", "late"]);
+  });
+
+  test("of another host, which a task of the user's own calls, leave that host's deployment alone", async () => {
+    const hosts = {
+      a: { tasks: ["own"], extraTasks: { own: { cmds: ["sleep 0.7", { task: ":lb:check-vars" }], silent: true } } },
+      lb: { tasks: ["own"], extraTasks: { own: { cmds: ["echo lb >>order"], silent: true } } },
+    };
+    await generateFrom(hosts);
+    const { stdout, exitCode } = await task("deploy-all");
+    expect([stdout, exitCode]).toEqual([expect.stringContaining("2 of 2 hosts deployed\n"), 0]);
+  });
+});
+
+test("a task of the user's own does not run under a name that only looks like its own", async () => {
+  await generateFrom({
+    "web.1": {
+      extraTasks: { own: { cmds: ["echo ran >>order"], aliases: ["o", ":own-of-web"] }, two: "echo ran >>order" },
+    },
+  });
+  expect((await task("web-1:two")).stdout).toContain("web-1:two is not the name of a task");
+  expect(ran()).toEqual([]);
+  for (const name of ["web.1:two", "web.1:own", "web.1:o", "own-of-web"]) expect((await task(name)).exitCode).toBe(0);
+  expect(ran()).toHaveLength(4);
 });

@@ -396,7 +396,9 @@ describe(`the flake${withLib}`, { skip: !lib }, () => {
   it("packages the tool's own files, with what it runs as a suffix of PATH, and never nix", async () => {
     expect(await flake("files")).toEqual(expect.arrayContaining(["package.json", "src", "templates"]));
     expect(await flake("files")).not.toContain("node_modules");
-    expect(await flake("wrapper")).toMatch(/--suffix PATH : \/git\/bin:\/go-task\/bin:\/openssh\/bin:\/coreutils\/bin:\/gawk\/bin:\/gnugrep\/bin:\/gnused\/bin:\/procps\/bin$/m);
+    expect(await flake("wrapper")).toMatch(
+      /--suffix PATH : \/git\/bin:\/go-task\/bin:\/openssh\/bin:\/coreutils\/bin:\/gawk\/bin:\/gnugrep\/bin:\/gnused\/bin:\/procps\/bin$/m,
+    );
   });
 
   it("gives importNpmLock an address and a hash for each package of the lock", async () => {

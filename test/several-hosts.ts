@@ -99,9 +99,9 @@ function state() {
 }
 
 const notes = (dir: string) => readdirSync(dir, { recursive: true, encoding: "utf8" });
-const run = "\\d+-\\w+";
+const [run, notesOf] = ["\\d+-\\w+", "\\d+-\\w+/[0-9a-f]{8}"];
 const isNote = new RegExp(
-  `^(last\\.\\d+|${run}|${run}/(host|changed|after|instead|source|address\\.of)\\.[\\w-]+|${run}/s\\.\\d+\\.\\w+\\.log|${run}/(source|progress|batch|stop|terminal|unlocked|turn|nothing|remembered))$`,
+  `^(last\\.\\d+|${run}|${notesOf}|${notesOf}/((host|changed|after|instead|source|whole|address\\.of)\\.[\\w-]+|source|progress|batch|nothing|remembered)|${run}/(s\\.\\d+\\.\\w+\\.log|stop|terminal|unlocked|turn))$`,
 );
 
 /** From the counts to the times. */

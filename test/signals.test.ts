@@ -112,20 +112,43 @@ describe("a signal", () => {
   });
 });
 
-test("to run alone, while only tasks of the user's own run: those that wait do not begin", async () => {
-  const cwd = temporaryDirectory();
-  const waits = { cmds: ["echo {{.HOSTNAME}} >>log; exec sleep 60"], silent: true };
-  const host = { tasks: ["own"], extraTasks: { own: waits } };
-  writeFileSync(join(cwd, "hosts.json"), JSON.stringify({ a: host, b: host, c: host, d: host }));
-  const args = [join(root, "dist/cli.js"), "run", "--from", "hosts.json", "--", "-C", "2", "deploy-all"];
-  const env = { ...process.env, XDG_RUNTIME_DIR: temporaryDirectory(), LOLLYPOPS_RESULTS: join(cwd, "results") };
-  const child = spawn(process.execPath, args, { cwd, env, detached: true, stdio: "ignore" });
-  const log = () => (existsSync(join(cwd, "log")) ? readFileSync(join(cwd, "log"), "utf8").split("\n").length - 1 : 0);
-  await until(() => log() === 2);
-  child.kill("SIGTERM");
-  expect(await once(child, "exit")).toEqual([143, null]);
-  const results = readFileSync(join(cwd, "results"), "utf8").trimEnd().split("\n");
-  expect([log(), results.map((line) => JSON.parse(line).outcome)]).toEqual([2, Array(4).fill("interrupted")]);
+describe("while only tasks of the user's own run, those that wait do not begin, after", () => {
+  // As ssh does, it ends with a code of its own.
+  const waits = { cmds: ["echo {{.HOSTNAME}} >>log; trap 'exit 255' INT TERM HUP; sleep 60 & wait"], silent: true };
+  const host = {
+    tasks: ["own"],
+    extraTasks: { own: { ...waits, cmds: waits.cmds.map((text) => `sh -c '${text.replaceAll("'", "'\\''")}'`) } },
+  };
+  test.each<[NodeJS.Signals, "run" | "the group" | "the group of task", number]>([
+    ["SIGTERM", "run", 143],
+    ["SIGINT", "run", 130],
+    ["SIGINT", "the group", 130],
+    ["SIGINT", "the group of task", 201],
+    ["SIGHUP", "the group of task", 201],
+  ])("%s to %s", async (signal, whom, code) => {
+    const cwd = temporaryDirectory();
+    writeFileSync(join(cwd, "hosts.json"), JSON.stringify({ a: host, b: host, c: host, d: host }));
+    const program = join(root, "dist/cli.js");
+    const args = ["-C", "2", "deploy-all"];
+    const { stdout } = await mustRun(process.execPath, [program, "--from", "hosts.json"], { cwd });
+    writeFileSync(join(cwd, "Taskfile.yml"), stdout);
+    const call =
+      whom === "the group of task"
+        ? ["task", ...args]
+        : [process.execPath, program, "run", "--from", "hosts.json", "--", ...args];
+    const [command = "", ...words] = call;
+    const env = { ...process.env, XDG_RUNTIME_DIR: temporaryDirectory(), LOLLYPOPS_RESULTS: join(cwd, "results") };
+    const child = spawn(command, words, { cwd, env, detached: true, stdio: "ignore" });
+    const ended = once(child, "exit");
+    const log = () =>
+      existsSync(join(cwd, "log")) ? readFileSync(join(cwd, "log"), "utf8").split("\n").length - 1 : 0;
+    await until(() => log() === 2);
+    if (whom === "run") child.kill(signal);
+    else group(child, signal);
+    expect(await ended).toEqual([code, null]);
+    const results = readFileSync(join(cwd, "results"), "utf8").trimEnd().split("\n");
+    expect([log(), results.map((line) => JSON.parse(line).outcome)]).toEqual([2, Array(4).fill("interrupted")]);
+  });
 });
 
 describe("who is told", () => {

@@ -133,10 +133,10 @@ evaluate() { # sets $drv, or $why it cannot
   ask_nix "path-info --derivation $nix_opts $quoted" || { why=${why:-nix path-info of $flake failed}; return 1; }
   case $outcome in /nix/store/*.drv) drv=$outcome ;; *) why="nix path-info told no derivation: $outcome $why"; return 1 ;; esac
 }
-note() { printf '%s\n' "$2" "$flake $attribute $nix_opts" >"$run/$1.$host"; }   # another Taskfile may run beside this one
+note() { printf '%s\n' "$2" "$flake $attribute $nix_opts" >"$notes/$1.$host"; }   # another Taskfile may run beside this one
 noted() { # sets $note to what is known of this host
-  in_run && [ -e "$run/$1.$host" ] || return 1
-  { IFS= read -r note; IFS= read -r of; } <"$run/$1.$host"
+  in_run && [ -e "$notes/$1.$host" ] || return 1
+  { IFS= read -r note; IFS= read -r of; } <"$notes/$1.$host"
   [ "$of" = "$flake $attribute $nix_opts" ]
 }
 verb_prebuild() { # HOST[=target|=DEST]…, or of these just those that stand before a `--`: HOST[:STEP,…]… -- HOST[=target|=DEST]…
@@ -149,7 +149,7 @@ verb_prebuild() { # HOST[=target|=DEST]…, or of these just those that stand be
     while [ "$1" != -- ]; do case ${1#*:}, in "$1," | rebuild,* | *,rebuild,*) chosen="$chosen ${1%%:*} " ;; esac; shift; done; shift ;;
   esac
   for one; do
-    shift; case $chosen in all | *" ${one%%=*} "*) rm -f -- "$run/drv.${one%%=*}" "$run/broken.${one%%=*}"; set -- "$@" "$one" ;; esac
+    shift; case $chosen in all | *" ${one%%=*} "*) rm -f -- "$notes/drv.${one%%=*}" "$notes/broken.${one%%=*}"; set -- "$@" "$one" ;; esac
   done
   # 1.5 GiB a host
   many=$(awk '$1 == "MemAvailable:" { n = int($2 / 1572864); print (n < 1 ? 1 : n > 8 ? 8 : n) }' /proc/meminfo 2>/dev/null)

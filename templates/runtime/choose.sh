@@ -4,20 +4,20 @@
 
 set_memory() { memory=$runs/last.$(checksum "$1"); }
 remember() { # the first deployment of several hosts in a run is remembered instead of what was before, others beside it
-  [ -e "$run/fleet.$name" ] || return 0
-  read -r of <"$run/fleet.$name"; set_memory "$of"
+  [ -e "$notes/fleet.$name" ] || return 0
+  read -r of <"$notes/fleet.$name"; set_memory "$of"
   for try in 1 2 3 4 5 6 7 8 9 10; do ! mkdir "$memory.lock" 2>/dev/null || break; sleep 0.1; done   # one that was left is broken
-  beside=''; [ ! -e "$run/remembered" ] || beside=1
+  beside=''; [ ! -e "$notes/remembered" ] || beside=1
   { awk -F'\t' '{ print $1, $3 }' "$told_file"
     case $(grep -c . "$told_file")/$name/$beside in 1/* | */retry/* | *:retry/* | */*/?*) [ ! -e "$memory" ] ||
       awk -F'[\t ]' 'NR == FNR { now[$1]; next } !($1 in now)' "$told_file" "$memory" ;; esac; } >"$memory.$$"
-  mv -- "$memory.$$" "$memory"; : >"$run/remembered"
+  mv -- "$memory.$$" "$memory"; : >"$notes/remembered"
   rmdir -- "$memory.lock" 2>/dev/null
 }
 remember_all() { # what became of a run that was killed
-  for list in "$run"/fleet.*; do
-    name=${list##*/fleet.}
-    [ ! -e "$run/hosts.$name" ] || { settle_list; remember; }
+  for list in "$run"/*/fleet.*; do
+    notes=${list%/*} name=${list##*/fleet.}
+    [ ! -e "$notes/hosts.$name" ] || { settle_list; remember; }
   done
 }
 choose_undone() { # narrows $hosts to those that were not deployed
@@ -26,7 +26,7 @@ choose_undone() { # narrows $hosts to those that were not deployed
   hosts=$(say "$hosts" | tr ' ' '\n' | awk '
     NR == FNR { if ($2 != "deployed" && $2 != "unchanged") undone[$1]; next } { split($0, part, ":") } $0 == "/" || part[1] in undone' "$memory" -)
 }
-nothing_to_do() { : >"$run/nothing"; say "lollypops: nothing to do again: no host that was asked for is known as not deployed" >&2; }
+nothing_to_do() { : >"$notes/nothing"; say "lollypops: nothing to do again: no host that was asked for is known as not deployed" >&2; }
 
 # shellcheck disable=SC2254 # a selector is a pattern
 matches() { # does host $1 match the selector $2? $groups holds "@group=host,host" words

@@ -37,14 +37,14 @@ connect() { # from --to, --ssh, --sudo and what the run overrides
   add_ssh_opts
   [ -n "$LP_REMOTE_HOST" ] || return 0
   make_run
-  if mkdir "$run/address.of.$host" 2>/dev/null; then for first in "$run"/address.of.*; do
+  if mkdir "$notes/address.of.$host" 2>/dev/null; then for first in "$notes"/address.of.*; do
     [ "${first##*/address.of.}" = "$host" ] || refuse "LP_REMOTE_HOST=$LP_REMOTE_HOST is already ${first##*/address.of.} in this run"
   done; fi
 }
 add_ssh_opts() { # the host's other settings. The user's options stand before: ssh takes the first of each. ServerAlive notices a dead line
   set -- -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3
   # A question can be answered for one host, on a terminal.
-  [ -t 0 ] && [ -z "$batch" ] && [ ! -e "$run/batch" ] || [ "$step" = ssh ] || set -- -o BatchMode=yes "$@"
+  [ -t 0 ] && [ -z "$batch" ] && [ ! -e "$notes/batch" ] || [ "$step" = ssh ] || set -- -o BatchMode=yes "$@"
   case $host_key in
     '') ;;
     strict) set -- -o StrictHostKeyChecking=yes "$@" ;;

@@ -23,9 +23,9 @@ show_prefetch() {
 }
 find_source() { # the same for all hosts of a run; where it has no beginning, for all of a host's deployment
   if [ -n "$dry" ]; then show_prefetch; source="\$src" dir=''; return; fi
-  if in_run && [ -e "$run/source" ]; then { read -r source; read -r dir || :; } <"$run/source"; return; fi
+  if in_run && [ -e "$notes/source" ]; then { read -r source; read -r dir || :; } <"$notes/source"; return; fi
   kept='' of="$flake $nix_opts"   # another Taskfile may run beside this one
-  ! whole || kept=$run/source.$host
+  ! whole || kept=$notes/source.$host
   if [ "$step" != deploy-flake ] && in_run && [ -e "$kept" ]; then
     { read -r source; read -r dir; IFS= read -r one; } <"$kept"; [ "$one" != "$of" ] || return 0
   fi

@@ -8,7 +8,7 @@ locale=${LC_ALL-}; LC_ALL=C
 exec 4>&1 9>/dev/null
 trap '' PIPE   # also when nobody reads what we say any more, the host is to be left as it should be
 unset name path cmd secrets source user dir password value values   # whatever is exported under these names is no business of children
-host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' watcher='' several='' nested='' told='' table='' chosen='' host_began='' step_began='' batch='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark='' fresh='' quiet='' address='' build_on='' port='' identity='' jump='' host_key='' multiplex=1 socket='' go='' line_open=''
+host='' to='' name='' step='' ssh=ssh ssh_opts='' sudo='' sudo_opts='' signal='' watcher='' several='' nested='' aside='' did='' told='' table='' chosen='' host_began='' step_began='' batch='' local_evaluation='' nix_opts='' needs='' called='' local='' password='' password_command='' turn='' prune='' rebuild=1 mark='' fresh='' quiet='' address='' build_on='' port='' identity='' jump='' host_key='' multiplex=1 socket='' go='' line_open=''
 guard=1 confirm=60 limit=600 confirm_host='' keep_failed='' ignore='*-wait-online.service' specialisation='' back=''
 flake=. config_dir=/var/src/lollypops method=auto attribute=nixosConfigurations
 read_settings "${LOLLYPOPS_SET_@HASH@%"$nl"}"
@@ -71,9 +71,9 @@ name=$TASK   # of the list of hosts, where there are several
 trap 'on_signal INT' INT; trap 'on_signal TERM' TERM; trap 'on_signal HUP' HUP; trap on_watcher USR1; trap 'on_watcher ALRM' ALRM
 
 case $verb in
-  begin | wave | end | selected | source | prebuild | stop) "verb_$verb" "$@" ;;
+  begin | awake | wave | end | selected | source | prebuild | stop) "verb_$verb" "$@" ;;
   start | 'done' | ended) "verb_$verb" "$@" ;;   # of a task that is the user's own
-  ready) step=${step:-ready}; make_run; read_mark; outcome='' at='' why=''; [ ! -e "$run/stop" ] || { mark interrupted 'before it began'; exit 130; }
+  ready) step=${step:-ready}; called_by_name; make_run; read_mark; outcome='' at='' why=''; [ ! -e "$run/stop" ] || { mark interrupted 'before it began'; exit 130; }
     watch "$LOLLYPOPS_TIMEOUT"; trap leave EXIT; [ -z "$to" ] || connect; realise ;;   # for such a task
   broken) step=evaluation; begin_step; trap leave EXIT; fail failed "$@" ;;
   check-vars | deploy-flake | deploy-secrets | rebuild | gc | exec)

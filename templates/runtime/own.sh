@@ -23,6 +23,6 @@ verb_done() {
   several=''; ! is_one_of_several || several=1
   [ -z "$dry" ] || { make_run; changed 'a task of your own, not run'; done_step; }
   read_mark
-  case $outcome/$at in running/"$step" | ok/"$step") : >"$run/changed.$host"; mark ok ''; exit 0 ;; esac   # also what go-task had no reason to run
+  case $outcome/$at in running/"$step" | ok/"$step") : >"$notes/changed.$host"; mark ok ''; exit 0 ;; esac   # also what go-task had no reason to run
   set_code; finish "$code"
 }

@@ -16,7 +16,7 @@ verb_rebuild() { # WORD…: the health checks
   case $guard$LOLLYPOPS_GUARD/$REBUILD_ACTION in 1/switch | 1/test) ;; *) confirm='' ;; esac
   set_marks; id=$gate mark='' words='' here_limit=0
   each_check tell_check "$@"
-  after=''; ! in_run || [ ! -e "$run/after.$host" ] || after=1
+  after=''; ! in_run || [ ! -e "$notes/after.$host" ] || after=1
   quote_all "id=$id" "action=$REBUILD_ACTION" "new=$new" "run=${run##*/}" "secrets_after=$after" "by=lollypops-gen for $host, by $(id -un) at $(uname -n)" \
     "limit=$limit" "confirm=${confirm:+$((confirm + here_limit))}" "keep_failed=$keep_failed" "ignore=$ignore" "specialisation=$specialisation" "previous=$back"
   words="$quoted $words"

@@ -9,23 +9,24 @@ verb_begin() { # HOST…, with --table those of it that are to be deployed
   rows=''
   # shellcheck disable=SC2046 # names; a / stands between waves
   if [ -n "$table" ]; then rows=$(cat); if [ -n "$chosen" ]; then set -- $(say "$*" | tr ' ' '\n' | sed '/^[/]*$/d'); else set -- $(say "$rows" | sed 's/ .*//'); fi; fi
-  [ $# -gt 0 ] || { [ -e "$run/nothing" ] && exit 0; exit 2; }
+  [ $# -gt 0 ] || { [ -e "$notes/nothing" ] && exit 0; exit 2; }
   [ $# = 1 ] || [ -z "$LP_REMOTE_HOST" ] || refuse "LP_REMOTE_HOST=$LP_REMOTE_HOST would send $# hosts to one machine; deploy one host with it"
   called_by_name
   make_run
-  hosts_list=$run/hosts.$name
-  now; say $((now + 3000)) >"$run/progress"; say "$now" >"$run/began.$name"
+  hosts_list=$notes/hosts.$name
+  now; say $((now + 3000)) >"$notes/progress"; say "$now" >"$notes/began.$name"
   # What counts for `retry`: a deployment of whole hosts that changes them.
-  case $step$dry$SECRET/$TASK/$REBUILD_ACTION in /*:without-secrets/* | /*/dry-activate | /*/build) ;; /*) say "$fleet" >"$run/fleet.$name" ;; esac
+  case $step$dry$SECRET/$TASK/$REBUILD_ACTION in /*:without-secrets/* | /*/dry-activate | /*/build) ;; /*) say "$fleet" >"$notes/fleet.$name" ;; esac
   for one; do
     with_plan
-    # A whole deployment of a host happens once in a run, whichever groups it is in.
-    [ -z "$step" ] || rm -f -- "$run/host.${one%%:*}" "$run/changed.${one%%:*}"
+    # A whole deployment of a host happens once in a run, whichever groups it is in; steps by themselves are none of it.
+    [ -z "$step" ] && [ -e "$notes/whole.${one%%:*}" ] || rm -f -- "$notes/host.${one%%:*}" "$notes/changed.${one%%:*}"
+    [ -n "$step" ] || : >"$notes/whole.${one%%:*}"
     say "$one"
   done >"$hosts_list"
-  [ -s "$run/began.$name" ] && [ "$(grep -c . "$hosts_list")" = $# ] || { rm -f -- "$hosts_list"; refuse "there is no room for notes in $runs"; }
-  stay_awake
-  [ $# = 1 ] || { batch=1; : >"$run/batch"; warn_failfast; }
+  [ -s "$notes/began.$name" ] && [ "$(grep -c . "$hosts_list")" = $# ] || { rm -f -- "$hosts_list"; refuse "there is no room for notes in $runs"; }
+  [ $# = 1 ] || { batch=1; : >"$notes/batch"; }
+  warn_failfast $#
   [ -z "$dry" ] || return 0
   watch <&2; trap unwatch EXIT   # stdin may be the table
   [ $# = 1 ] || [ -z "$rows" ] || ask_all "$@"
@@ -34,18 +35,22 @@ verb_begin() { # HOST…, with --table those of it that are to be deployed
 }
 fetch_source() { # one for the whole run, whatever is edited meanwhile
   case $step in
-    '') grep -q -e deploy-flake -e rebuild "$hosts_list" || return 0 ;;
+    '') grep -Eq '[:,](deploy-flake|rebuild)(,|$)' "$hosts_list" || return 0 ;;
     deploy-flake | rebuild | build | diff | status) ;;
     *) return 0 ;;
   esac
-  if prefetch; then say "$source$nl$dir" >"$run/source"; return; fi
+  if prefetch; then say "$source$nl$dir" >"$notes/source"; return; fi
   [ "$step" != status ] || return 0
   unless_asked_to_stop
-  say "failed nix flake prefetch of $flake failed (its own words are above)" >"$run/instead.$name"; exit 1
+  say "failed nix flake prefetch of $flake failed (its own words are above)" >"$notes/instead.$name"; exit 1
 }
-warn_failfast() { # our steps never fail for go-task, since `end` does; a task of the user's own may
-  case $(sed 's/^[^:]*://; s/$/,/; s/check-vars,//; s/deploy-flake,//; s/deploy-secrets,//; s/rebuild,//' "$hosts_list" | sort -u) in '') return 0 ;; esac
-  from='' up=$PWD
+warn_failfast() { # HOW-MANY: our steps never fail for go-task, since `end` does, but for the deployments beside it; a task of the user's own may
+  called_with=" $(ps -o args= -p $PPID 2>/dev/null) " others=''
+  [ "$1" = 1 ] || others=$(sed 's/^[^:]*://; s/$/,/; s/check-vars,//; s/deploy-flake,//; s/deploy-secrets,//; s/rebuild,//' "$hosts_list" | sort -u)
+  set -- "$run"/*/hosts.*; [ $# = 1 ] || others=1
+  case $called_with in *' -p '* | *' --parallel '*) others=1 ;; esac
+  [ -n "$others" ] || return 0
+  from='' up=$PWD; set --
   case ${TASK_FAILFAST-} in
     [1tT]*) from=TASK_FAILFAST ;;
     ?*) ;;
@@ -54,8 +59,8 @@ warn_failfast() { # our steps never fail for go-task, since `end` does; a task o
         for file in "$place"/.taskrc.yml "$place"/.taskrc.yaml "$place"/taskrc.yml; do ! grep -qs '^failfast: *true' "$file" || from=$file; done
       done ;;
   esac
-  case " $(ps -o args= -p $PPID) " in *' -F '* | *' --failfast '*) from=--failfast ;; esac
-  [ -z "$from" ] || say "lollypops: $from is set: a task of your own that fails may stop the other hosts' tasks; task --failfast=false leaves them alone" >&2
+  case $called_with in *' -F '* | *' --failfast '*) from=--failfast ;; esac
+  [ -z "$from" ] || say "lollypops: $from is set: a task of your own that fails may stop the other hosts' tasks, and a deployment that fails the one beside it; task --failfast=false leaves them alone" >&2
 }
 
 # ---- who answers: all hosts are asked at once, but for a limit, by the login that their steps then share
@@ -103,18 +108,13 @@ verb_wave() { # HOST[:PLAN]…: the next hosts begin only if these were deployed
     case $worst/$code in */0 | 130/* | "$code/$code") ;; 0/* | */130) worst=$code ;; *) worst=1 ;; esac   # as `end`
   done
   [ -n "$behind" ] || return 0
-  [ -e "$run/stop" ] || say "skipped hosts of a lower order were not deployed: $behind" >"$run/instead.$name"
+  [ -e "$run/stop" ] || say "skipped hosts of a lower order were not deployed: $behind" >"$notes/instead.$name"
   say "lollypops: no more hosts begin, since these were not deployed: $behind" >&2
   [ "$worst" != 0 ] || worst=1; exit "$worst"
 }
 
-# Beside a run: who hears a hangup or TERM to the process group while only tasks of the user's own run.
-stay_awake() {
-  (
-    trap '' INT; trap 'say TERM >"$run/stop"' TERM; trap 'say HUP >"$run/stop"' HUP
-    while [ -e "$hosts_list" ] && [ ! -e "$run/stop" ] && alive "$run"; do sleep 1; done
-  ) </dev/null >/dev/null 2>&1 4>&- 9>&- &
-}
+# Beside a run, a child of go-task's: who hears a signal while only tasks of the user's own run.
+verb_awake() { while [ -e "$notes/hosts.$name" ] && [ -z "$signal" ] && [ ! -e "$run/stop" ] && alive "$run"; do sleep 1; done; }
 verb_stop() { # all deployments of this user
   some=''
   for one in "$runs"/*-*; do
@@ -126,9 +126,10 @@ verb_stop() { # all deployments of this user
 
 # ---- the end: what became of each host, told to people and machines
 verb_end() {
-  in_run && [ -e "$run/hosts.$name" ] || exit 0
-  total=$(grep -c . "$run/hosts.$name")
-  settle_list; now; read -r began <"$run/began.$name"
+  trap '' INT TERM HUP   # nor do its children hear them: whoever asked to stop is to be told
+  in_run && [ -e "$notes/hosts.$name" ] || exit 0
+  total=$(grep -c . "$notes/hosts.$name")
+  settle_list; now; read -r began <"$notes/began.$name"
   close_masters
   [ "$(grep -c . "$told_file")" = "$total" ] || { say "lollypops: there is no room in $runs to tell what became of $total hosts" >&2; exit 1; }
   what=deployed${LOLLYPOPS_GUARD:+ without guard}
@@ -142,19 +143,19 @@ verb_end() {
     BEGIN { for (n = split(codes, word, " "); n > 0; n -= 2) code[word[n - 1]] = word[n] }
     # of several hosts the plainest; skipped with no host that is wrong is as asked
     code[$3] && (!got || code[$3] == 130) { got = code[$3] } code[$3] && code[$3] != got { got = got == 130 ? 130 : 1 } END { print got + 0 }' "$told_file")
-  [ "$code" != 0 ] || [ ! -e "$run/instead.$name" ] || code=1   # nobody asked for these to be skipped
-  rm -f -- "$told_file" "$run/began.$name" "$run/fleet.$name" "$run/instead.$name"
+  [ "$code" != 0 ] || [ ! -e "$notes/instead.$name" ] || code=1   # nobody asked for these to be skipped
+  rm -f -- "$told_file" "$notes/began.$name" "$notes/fleet.$name" "$notes/instead.$name"
   exit "$code"
 }
 settle_list() { # of this name: it is over. $told_file has a line for each host, HOST STEP OUTCOME HUNDREDTHS MESSAGE, between tabs
-  told_file=$run/told.$name
-  each_host settle_host "$run/hosts.$name" >"$told_file"
-  rm -f -- "$run/hosts.$name"
+  told_file=$notes/told.$name
+  each_host settle_host "$notes/hosts.$name" >"$told_file"
+  rm -f -- "$notes/hosts.$name"
 }
 settle_host() { outcome_of "$one"; printf '%s\t%s\t%s\t%s\t%s\n' "$host" "$at" "$outcome" "$took" "$why"; }
 tell_people() { # of a host that is not as asked a line of its own
   colour=''; [ ! -t 1 ] || [ -n "${NO_COLOR-}" ] || [ "${TERM-}" = dumb ] || colour=1
-  logs=$LOLLYPOPS_LOG_DIR awk -F'\t' -v what="$what" -v colour=$colour -v took=$((now - began)) -v again="$([ -n "$step$dry" ] || say "${TASK%"${TASK##*:}"}retry")" '
+  logs=$LOLLYPOPS_LOG_DIR awk -F'\t' -v what="$what" -v colour=$colour -v took=$((now - began)) -v again="$([ ! -e "$notes/fleet.$name" ] || [ -n "$dry" ] || say "${TASK%"${TASK##*:}"}retry")" '
     BEGIN { logs = ENVIRON["logs"]; github = ENVIRON["GITHUB_ACTIONS"] == "true" }
     function time(n) { return n < 6000 ? sprintf("%.1f s", n / 100) : sprintf("%d min %d s", n / 6000, n % 6000 / 100) }
     function paint(code, text) { return colour ? "\033[" code "m" text "\033[0m" : text }

@@ -32,10 +32,10 @@ result_line() { # OUTCOME MESSAGE [,"name":value…]: of this step
 results() { # stdin: HOST STEP OUTCOME HUNDREDTHS MESSAGE, between tabs; appends them all at once: the lines of runs in parallel do not mix
   make_run
   json_lines | more=$1 awk -F'\t' '{ gsub(/"/, "", $4)
-    printf "{\"host\":%s,\"step\":%s,\"outcome\":%s,\"message\":%s,\"seconds\":%.1f%s}\n", $1, $2, $3, $5, $4 / 100, ENVIRON["more"] }' >"$run/result.$$"
-  { dd bs=1048576 <"$run/result.$$" >>"$LOLLYPOPS_RESULTS"; } 2>/dev/null ||
+    printf "{\"host\":%s,\"step\":%s,\"outcome\":%s,\"message\":%s,\"seconds\":%.1f%s}\n", $1, $2, $3, $5, $4 / 100, ENVIRON["more"] }' >"$notes/result.$$"
+  { dd bs=1048576 <"$notes/result.$$" >>"$LOLLYPOPS_RESULTS"; } 2>/dev/null ||
     say "lollypops: ${host:+$host: }cannot write LOLLYPOPS_RESULTS, $LOLLYPOPS_RESULTS" >&2
-  rm -f -- "$run/result.$$"
+  rm -f -- "$notes/result.$$"
 }
 tell_github() { # stdin: such lines; only those that are not as asked are told one by one
   summary=${GITHUB_STEP_SUMMARY:-/dev/null} awk -F'\t' -v what="$what" '

@@ -16,10 +16,11 @@ find_run() {
   else runs=${TMPDIR:-/tmp}; [ ${#runs} -le 40 ] || runs=/tmp; runs=$runs/lollypops-$(id -u); fi   # a socket's path has to be short
   birth=$(born $PPID) && [ -n "$birth" ] || exit 130   # go-task was killed
   run=$runs/$PPID-$birth
+  notes=$run/${TASKFILE_ID:-0}   # of one Taskfile: others may run beside it, with other hosts of the same names
 }
 ours() { [ -d "$1" ] && [ -O "$1" ] && [ ! -L "$1" ]; }
-in_run() { ours "$runs" && ours "$run"; }   # what somebody else made does not count
-make_run() { in_run || { mkdir -p -- "$run" && in_run || refuse "cannot keep notes in $runs"; sweep; }; }
+in_run() { ours "$runs" && ours "$notes"; }   # what somebody else made does not count
+make_run() { in_run || { mkdir -p -- "$notes" && in_run || refuse "cannot keep notes in $runs"; sweep; }; }
 alive() { pid=${1##*/}; pid=${pid%%-*}; [ -n "${1##*-}" ] && [ "$(born "$pid")" = "${1##*-}" ]; }
 sweep() { # runs that ended; what one that was killed did is still to be remembered
   for old in "$runs"/*-*; do
@@ -32,12 +33,12 @@ now() { # sets $now, in hundredths of a second since some time
 
 # ---- a host's mark, one line: BEGAN NOW OUTCOME STEP WORDS; while a step runs its outcome is `running`, then `ok` or what is wrong
 mark() { # OUTCOME WORDS
-  in_run && [ -z "$nested" ] || return 0
-  now; host_began=${host_began:-$now}; set_printable "$2"; printf '%s\n' "$host_began $now $1 $step $printable" >"$run/host.$host"
+  in_run && [ -z "$nested$aside" ] || return 0
+  now; host_began=${host_began:-$now}; set_printable "$2"; printf '%s\n' "$host_began $now $1 $step $printable" >"$notes/host.$host"
 }
 read_mark() { # of $host; sets $host_began, $marked, $outcome, $at and $why, to nothing if it has none
   host_began='' marked='' outcome='' at='' why=''
-  ! read -r host_began marked outcome at why 2>/dev/null <"$run/host.$host"
+  ! read -r host_began marked outcome at why 2>/dev/null <"$notes/host.$host"
 }
 each_host() { # DO LIST: calls DO with each HOST:PLAN of the list, in $one
   while read -r one; do "$1"; done <"$2"
@@ -52,15 +53,17 @@ outcome_of() { # HOST:PLAN; sets $host, $outcome, $at, $why and $took (hundredth
   took=$((${marked:-0} - ${host_began:-0}))
   case $outcome in
     ok | '') after "$at" "$plan" ;;
-    running) next='' outcome=failed why=${why:-killed}; return ;;
+    running) next='' outcome=failed
+      case $at/$why in rebuild/ | rollback/ | reboot/*) outcome=unknown ;; esac
+      why=${why:-killed}; return ;;
     *) next=''; return ;;
   esac
   if [ -z "$next" ]; then
-    outcome=unchanged; [ ! -e "$run/changed.$host" ] || outcome=deployed
+    outcome=unchanged; [ ! -e "$notes/changed.$host" ] || outcome=deployed
     return
   fi
   at=$next
-  if [ -e "$run/instead.$name" ]; then read -r outcome why <"$run/instead.$name"
+  if [ -e "$notes/instead.$name" ]; then read -r outcome why <"$notes/instead.$name"
   elif [ -e "$run/stop" ]; then outcome=interrupted why='before it began'
   else outcome=failed why='its own words are above'; fi
 }
@@ -68,12 +71,15 @@ outcome_of() { # HOST:PLAN; sets $host, $outcome, $at, $why and $took (hundredth
 # ---- how a step begins and ends: 0 deployed or unchanged, 1 failed, 3 rolled back, 4 unreachable, 5 unknown, 130 interrupted
 # Where several hosts are deployed it is `end` that tells, and fails: a step that failed would cost the others theirs, if the user has set failfast.
 is_one_of_several() {
-  case $TASK in *:steps) return 0 ;; *:reported) set -- "$run"/hosts.* ;; *) set -- "$run"/hosts.*:"${TASK##*:}" ;; esac
-  [ -e "$1" ] && grep -q "^$host:" "$@"
+  case $TASK in *:steps) return 0 ;; *:reported) set -- "$notes"/hosts.* ;; *) set -- "$notes"/hosts.*:"${TASK##*:}" ;; esac
+  [ -e "$1" ] && grep -qs "^$host:" "$@"
 }
+# A step by itself of a host that this run also deploys: what it comes to is not what becomes of the deployment.
+look_aside() { [ -n "$several" ] || ! grep -qs "^$host:" "$notes"/hosts.* || aside=1; }
 begin_step() { # unless its host, or the whole run, has come to its end
   make_run
   several=''; ! is_one_of_several || several=1
+  look_aside
   read_mark
   case $outcome/$at in
     ok/* | / | running/"${TASK##*:}") ;;
@@ -88,18 +94,20 @@ begin_step() { # unless its host, or the whole run, has come to its end
 }
 open_log() { # this host's; in a directory of the user's own
   [ -n "$LOLLYPOPS_LOG_DIR" ] || return 0
-  mkdir -p -- "$LOLLYPOPS_LOG_DIR" && { : >>"$LOLLYPOPS_LOG_DIR/$host.log"; } 2>/dev/null && chmod 600 "$LOLLYPOPS_LOG_DIR/$host.log" ||
+  mkdir -p -- "$LOLLYPOPS_LOG_DIR" && { : >>"$LOLLYPOPS_LOG_DIR/$host.log"; } 2>/dev/null && chmod -- 600 "$LOLLYPOPS_LOG_DIR/$host.log" ||
     refuse "cannot write LOLLYPOPS_LOG_DIR, $LOLLYPOPS_LOG_DIR/$host.log"
   exec 9>>"$LOLLYPOPS_LOG_DIR/$host.log"
   say "--- $(date -u +%Y-%m-%dT%H:%M:%SZ) $step" >&9
 }
-changed() { in_run && : >"$run/changed.$host"; tell "$step: $*"; }
+changed() { did=1; ! in_run || [ -n "$aside" ] || : >"$notes/changed.$host"; tell "$step: $*"; }
 done_step() {
+  look_aside
   mark ok ''
-  if [ -e "$run/changed.$host" ]; then result deployed ''; else result unchanged ''; fi
+  if [ -n "$did" ] || [ -z "$aside" ] && [ -e "$notes/changed.$host" ]; then result deployed ''; else result unchanged ''; fi
   finish 0
 }
 fail() { # OUTCOME WORDS
+  look_aside
   outcome=$1; shift
   case $signal$outcome in
     rolled-back | unknown | failed | unreachable) ;;
@@ -182,11 +190,11 @@ end_step() {
   exit
 }
 progress() { # each half minute, from whichever step notices first
-  now; read -r due <"$run/progress" || return 0
-  [ "$now" -ge "$due" ] && mkdir "$run/progress.$due" || return 0
-  say $((now + 3000)) >"$run/progress"; rmdir "$run/progress.$due"
+  now; read -r due <"$notes/progress" || return 0
+  [ "$now" -ge "$due" ] && mkdir "$notes/progress.$due" || return 0
+  say $((now + 3000)) >"$notes/progress"; rmdir "$notes/progress.$due"
   total=0 over=0 bad=0 waiting=0 busy=''
-  for list in "$run"/hosts.*; do [ ! -e "$list" ] || each_host count_host "$list"; done
+  for list in "$notes"/hosts.*; do [ ! -e "$list" ] || each_host count_host "$list"; done
   [ $total = 0 ] || say >&6 "$over of $total hosts done, $bad failed, $waiting waiting; longest:$(printf %s "$busy" | sort -n | awk -v now="$now" '
     NR < 4 { printf "%s %s (%s, %d s)", (NR > 1 ? "," : ""), $2, $3, (now - $1) / 100 }')"
 }

@@ -106,7 +106,7 @@ verb_secrets() { # deploy-secrets and check-secrets: which, is told by the name 
   # Nobody here knows whether the target had all of it by then.
   [ "$outcome" != here ] || [ -n "$only" ] || { outcome=unknown why="the connection ended early, so the secrets are the old or the new ones${why:+: $why}"; }
   expect 'done'
-  case $why in *" to come after the activation"*) : >"$run/after.$host" ;; *) [ ! -e "$run/after.$host" ] || rm -f -- "$run/after.$host" ;; esac
+  case $why in *" to come after the activation"*) : >"$notes/after.$host" ;; *) [ ! -e "$notes/after.$host" ] || rm -f -- "$notes/after.$host" ;; esac
   case $why in *removed*) changed "$why" ;; "0 changed, "* | "0 would"*) tell "$step: $why" ;; *) changed "$why" ;; esac
   done_step
 }

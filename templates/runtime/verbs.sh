@@ -5,10 +5,10 @@
 # on_its_machine PROGRAM WORD…: on_target, with two more words before these; a machine that runs another host's system is refused.
 on_its_machine() {
   program=$1; shift
-  any=$LOLLYPOPS_ANY_HOST; ! in_run || [ ! -e "$run/any.$host" ] || any=1
+  any=$LOLLYPOPS_ANY_HOST; ! in_run || [ ! -e "$notes/any.$host" ] || any=1
   on_target "$program" "host=$host" "any=$any" "$@"
   [ "$outcome" = other ] || return 0
-  system=$why; refuse_other; make_run; : >"$run/any.$host"
+  system=$why; refuse_other; make_run; : >"$notes/any.$host"
   on_target "$program" "host=$host" any=1 "$@"
 }
 refuse_other() { # ends the step if system $system is that of another host of this Taskfile
@@ -31,7 +31,7 @@ verb_status() {
   show_there '' "readlink -f /run/current-system /run/booted-system /nix/var/nix/profiles/system $quoted"
   show_there '' 'systemctl list-units --state=failed,auto-restart'
   [ -z "$dry" ] || { changed 'shown, not run'; done_step; }
-  if in_run && [ -e "$run/source" ]; then find_source; else prefetch 2>/dev/null || source=''; fi
+  if in_run && [ -e "$notes/source" ]; then find_source; else prefetch 2>/dev/null || source=''; fi
   on_target status "$config_dir/flake" 4>/dev/null
   if [ "$outcome" != status ]; then
     [ "$status" != 255 ] || fail unreachable "${why:-ssh said nothing}"
@@ -72,7 +72,7 @@ verb_rollback() { # WORD…, as for a rebuild
 
 # reboot is three calls: this one, deploy-secrets, which sends what is gone, and this one again.
 verb_reboot() {
-  note=$run/reboot.$host
+  note=$notes/reboot.$host
   ! in_run || [ ! -e "$note" ] || after_reboot
   show_there '' 'systemctl reboot'
   if [ -n "$dry" ]; then make_run; : >"$note"; changed 'shown, not run'; done_step; fi
