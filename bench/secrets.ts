@@ -116,7 +116,10 @@ export function deploy(fleet: Fleet, chosen: readonly string[]): Command {
   const { tasks, env } = parse(text, { maxAliasCount: -1 }); // all tasks share their settings
   const [first, ...calls] = chosen.map((name) => tasks[`${name}:deploy-secrets`]);
   const filledIn = Object.entries<string>({ ...env, ...first.env }).map(([name, text]) => {
-    return [name, text.replace(/\{\{\.(\w+)\}\}/g, (_, variable) => (variable === "TASK" ? "deploy-secrets" : ""))];
+    return [
+      name,
+      text.replace(/\{\{\.(\w+)[^}]*\}\}/g, (_, variable) => (variable === "TASK" ? "deploy-secrets" : "")),
+    ];
   });
   const command = sideBySide(
     fleet.ours,

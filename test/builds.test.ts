@@ -69,7 +69,7 @@ const evaluations = () =>
 /** What is known of the hosts, by the name of the note. */
 function notes(): Record<string, string> {
   const lollypops = join(cwd, "run/lollypops");
-  const dir = join(lollypops, readdirSync(lollypops)[0] ?? "");
+  const dir = join(lollypops, readdirSync(lollypops)[0] ?? "", "0");
   const files = readdirSync(dir).filter((file) => /^(drv|broken)\./.test(file));
   return Object.fromEntries(files.map((file) => [file, readFileSync(join(dir, file), "utf8").split("\n")[0] ?? ""]));
 }

@@ -77,7 +77,7 @@ describe("retry", () => {
 
 /** web1 has a task of its own before it is deployed; the others wait until this is noted of it. */
 function besideTaskOf(own: object, more: object = {}, noted = ""): Changes {
-  const wait = `until grep -qs -e '${noted}' '${hosts.state().dir}'/lollypops/*/host.web1; do sleep 0.1; done; `;
+  const wait = `until grep -qs -e '${noted}' '${hosts.state().dir}'/lollypops/*/*/host.web1; do sleep 0.1; done; `;
   return {
     all: { ...onlySecrets, ...command(`${noted && wait}echo hello`) },
     web1: { tasks: ["own", "deploy-secrets"], extraTasks: { own, ...more } },
