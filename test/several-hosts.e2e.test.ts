@@ -120,7 +120,7 @@ describe("a task of the user's own costs the other hosts nothing when it", () =>
 
 describe("failfast", () => {
   const warning = (from: string) =>
-    `lollypops: ${from} is set: a task of your own that fails may stop the other hosts' tasks; task --failfast=false leaves them alone\n`;
+    `lollypops: ${from} is set: a task of your own that fails may stop the other hosts' tasks, and a deployment that fails the one beside it; task --failfast=false leaves them alone\n`;
   const taskrc = () => join(hosts.dir, ".taskrc.yml");
   afterEach(() => rmSync(taskrc(), { force: true }));
 
