@@ -20,7 +20,7 @@ verb_begin() { # HOST…, with --table those of it that are to be deployed
   for one; do
     with_plan
     # A whole deployment of a host happens once in a run, whichever groups it is in; steps by themselves are none of it.
-    [ -z "$step" ] && [ -e "$notes/whole.${one%%:*}" ] || rm -f -- "$notes/host.${one%%:*}" "$notes/changed.${one%%:*}"
+    [ ! -e "$notes/host.${one%%:*}" ] || { [ -z "$step" ] && [ -e "$notes/whole.${one%%:*}" ]; } || rm -f -- "$notes/host.${one%%:*}" "$notes/changed.${one%%:*}"
     [ -n "$step" ] || : >"$notes/whole.${one%%:*}"
     say "$one"
   done >"$hosts_list"

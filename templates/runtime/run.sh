@@ -75,7 +75,7 @@ is_one_of_several() {
   [ -e "$1" ] && grep -qs "^$host:" "$@"
 }
 # A step by itself of a host that this run also deploys: what it comes to is not what becomes of the deployment.
-look_aside() { [ -n "$several" ] || ! grep -qs "^$host:" "$notes"/hosts.* || aside=1; }
+look_aside() { [ -n "$several" ] || { set -- "$notes"/hosts.*; [ -e "$1" ] && grep -qs "^$host:" "$@" && aside=1; }; }
 begin_step() { # unless its host, or the whole run, has come to its end
   make_run
   several=''; ! is_one_of_several || several=1
