@@ -2,6 +2,7 @@
 import { type HostTasks, planned, type Task } from "./host-tasks.ts";
 import { word } from "./quote.ts";
 import { attribute, type Context, computed, flake, row, type Shared } from "./steps.ts";
+import { table } from "./table.ts";
 
 /**
  * The tasks of a fan-out. Our steps never fail where this runs: go-task would tell the first error alone, and end the others
@@ -19,7 +20,9 @@ export function fanOut(
   const begin = { cmd: beginCall(name, waves.flat(), context, step), silent: true };
   const before = [begin, awake(context), ...prebuild(flags, builtHere(members, step), context)];
   if (isAlone(name, members)) {
-    return { [name]: { ...more, ...framed(context, flags, [...before, { task: `${name}:steps`, silent: true }]) } };
+    return table([
+      [name, { ...more, ...framed(context, flags, [...before, { task: `${name}:steps`, silent: true }]) }],
+    ]);
   }
   const parts = waves.map((wave) => ({
     hosts: plans(wave, step).join(" "),
@@ -47,7 +50,7 @@ export function chosen(
   const selected = [call, hostNames, ...sets, "EOF\n"].join("\n");
   const hosts: Shared = { anchor: "selected", content: computed(selected, context) };
   const begin = [`${launcher} begin`, ...place(context), "--table --chosen {{.HOSTS}}"].join(" ");
-  const table: Shared = { anchor: "chosen", content: withTable(begin, waves.flat(), "") };
+  const begun: Shared = { anchor: "chosen", content: withTable(begin, waves.flat(), "") };
   const called = waves.map((_, index) => {
     const ref = waves.length === 1 ? ".HOSTS" : `index (splitList "/" .HOSTS) ${index}`;
     return { hosts: `{{${ref}}}`, call: { task: "deploy:hosts", silent: true, vars: { HOSTS: { ref } } } };
@@ -59,7 +62,7 @@ export function chosen(
       context,
       [],
       [
-        { cmd: table, silent: true },
+        { cmd: begun, silent: true },
         awake(context),
         ...prebuild([], builtHere(all, ""), context, "{{.HOSTS}}"),
         ...gated(called, [], context),

@@ -3,6 +3,7 @@ import { chosen, fanOut } from "./fan-out.ts";
 import { type HostTasks, hostTasks, type Task } from "./host-tasks.ts";
 import type { Host } from "./hosts.ts";
 import { type Context, destination, mentions, type Shared, setting, sourceCall } from "./steps.ts";
+import { table } from "./table.ts";
 import type { Templates } from "./templates.ts";
 
 /** Tasks under a heading. */
@@ -57,7 +58,7 @@ function withSettings({ launcher, settings: { variable, names } }: Context, sect
   };
   return sections.map(({ title, tasks }) => ({
     title,
-    tasks: Object.fromEntries(Object.entries(tasks).map(([name, task]) => [name, withEnv(task)])),
+    tasks: table(Object.entries(tasks).map(([name, task]) => [name, withEnv(task)])),
   }));
 }
 
@@ -83,16 +84,15 @@ function section(member: HostTasks, context: Context): Section {
   const groups = host.groups.length > 0 ? ` (${host.groups.join(", ")})` : "";
   const named = (tasks: Readonly<Record<string, Task>>, suffix: string) =>
     Object.entries(tasks).map(([step, task]) => [`${host.name}:${step}${suffix}`, task] as const);
+  const desc = `Deploy ${host.name} (${host.error === undefined ? host.tasks.join(", ") : "it could not be evaluated"})`;
   return {
     title: host.error === undefined ? `${host.name}: ${at}${groups}` : host.name,
-    tasks: {
-      ...fanOut(host.name, [member], context, {
-        desc: `Deploy ${host.name} (${host.error === undefined ? host.tasks.join(", ") : "it could not be evaluated"})`,
-        run: "once",
-      }),
-      [`${host.name}:steps`]: whole,
-      ...Object.fromEntries([...named(steps, ""), ...named(reported, ":reported")]),
-    },
+    tasks: table([
+      ...Object.entries(fanOut(host.name, [member], context, { desc, run: "once" })),
+      [`${host.name}:steps`, whole],
+      ...named(steps, ""),
+      ...named(reported, ":reported"),
+    ]),
   };
 }
 
