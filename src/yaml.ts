@@ -6,31 +6,30 @@ import type { Section, Taskfile } from "./taskfile.ts";
 
 /** Writes the file, the same bytes for the same model. */
 export function render({ header, sections, env }: Taskfile): string {
+  const document = new Document({}, { version: "1.1", aliasDuplicateObjects: false });
   const write = writer();
-  const pair = (key: string, value: unknown) => new Pair(new Scalar(key), write(value));
-  // All before any is text: what is said again gets its anchor where it stands first.
-  const tasks = sections.map((section) => new Pair(new Scalar("tasks"), sectionNode(section, write)));
-  const head = toText([pair("version", "3.51.1"), pair("output", "prefixed")]);
-  // Each by itself: for a text twice as long the library takes more than twice as long.
-  const parts = tasks.map((section) => toText([section]).replace(/^tasks:\n/, ""));
+  const tasks = new YAMLMap();
+  for (const section of sections) addSection(tasks, section, write);
+  const root = new YAMLMap();
+  const apart = (key: string) => Object.assign(new Scalar(key), { spaceBefore: true });
+  root.items = [
+    new Pair(new Scalar("version"), write("3.51.1")),
+    new Pair(new Scalar("output"), write("prefixed")),
+    new Pair(apart("tasks"), tasks),
+    new Pair(apart("env"), write(env)),
+  ];
+  document.contents = root as never;
   const comment = header.map((line) => `# ${line}`.trimEnd()).join("\n");
   const schema = "# yaml-language-server: $schema=https://taskfile.dev/schema.json";
-  const text = [head, `tasks:\n${parts.join("\n")}`, toText([pair("env", env)])].join("\n");
+  const text = document.toString({ lineWidth: 0, blockQuote: "literal", flowCollectionPadding: false });
   return `${comment}\n#\n${schema}\n${escapeUnprintable(text)}`;
 }
 
-function toText(items: Pair[]): string {
-  const document = new Document({}, { version: "1.1", aliasDuplicateObjects: false });
-  document.contents = Object.assign(new YAMLMap(), { items }) as never;
-  const style = { lineWidth: 0, blockQuote: "literal", flowCollectionPadding: false } as const;
-  return document.toString({ ...style, verifyAliasOrder: false });
-}
-
-function sectionNode({ title, tasks }: Section, write: Write): YAMLMap {
-  const items = Object.entries(tasks).map(([name, task], index) =>
-    named(name, write(task), index === 0 ? { commentBefore: heading(title) } : { spaceBefore: true }),
-  );
-  return Object.assign(new YAMLMap(), { items });
+function addSection(tasks: YAMLMap, { title, tasks: own }: Section, write: Write): void {
+  Object.entries(own).forEach(([name, task], index) => {
+    const key = { spaceBefore: tasks.items.length > 0, ...(index === 0 ? { commentBefore: heading(title) } : {}) };
+    tasks.items.push(named(name, write(task), key));
+  });
 }
 
 const heading = (title: string) => ` ---- ${title} ${"-".repeat(Math.max(4, 100 - title.length))}\n`;
