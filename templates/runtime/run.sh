@@ -156,8 +156,9 @@ below() { # PID [EXCEPT]: all that it has started, but for what EXCEPT has
   ps -A -o pid= -o ppid= | awk -v top="$1" -v except="${2-0}" '{ up[$1] = $2 } END {
     for (one in up) { at = one; while (at in up && at != top && at != except) at = up[at]; if (at == top && one != top) print one } }'
 }
+# Stopped meanwhile: what it started after we looked would stay, and keep its output open.
 # shellcheck disable=SC2046 # numbers
-end_all() { for one; do kill "$one" $(below "$one") 2>/dev/null; done; }
+end_all() { for one; do kill -s STOP "$one"; kill "$one" $(below "$one"); kill -s CONT "$one"; done 2>/dev/null; }
 # Beside a step. Its children get what Ctrl-C would give them, since sh hears a signal only when they have ended; those who do not obey are killed.
 watch() { # [SECONDS]; on stdin may be a terminal, which is to stay
   { (
