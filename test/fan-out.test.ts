@@ -12,12 +12,13 @@ beforeEach(() => {
 });
 
 type Deployment = Record<string, unknown>;
+// go-task's own echo writes a line and its end apart, between which another's may come.
 /** A host whose own step appends its name to a file, and fails where `fail.NAME` exists, or `ask.NAME` as go-task does. */
 const host = (name: string, deployment: Deployment = {}) => ({
   deployment,
   tasks: ["check-vars", "own"],
   extraTasks: {
-    own: { cmds: [`echo ${name} >>order; test ! -e fail.${name}`, { task: "asked" }], silent: true },
+    own: { cmds: [`env echo ${name} >>order; test ! -e fail.${name}`, { task: "asked" }], silent: true },
     asked: { preconditions: [`test ! -e ask.${name}`], cmds: [":"], silent: true },
   },
 });
@@ -268,7 +269,7 @@ describe("who is there", () => {
     here: { tasks: ["check-vars", "own"] },
   };
   beforeEach(async () => {
-    const own = { extraTasks: { own: { cmds: ["echo ran >>order"], silent: true } } };
+    const own = { extraTasks: { own: { cmds: ["env echo ran >>order"], silent: true } } };
     const hosts = Object.fromEntries(Object.entries(input).map(([name, options]) => [name, { ...options, ...own }]));
     const { stdout } = await cli(["--from", "-"], { cwd, input: JSON.stringify(hosts) });
     writeFileSync(join(cwd, "Taskfile.yml"), stdout);
@@ -302,7 +303,7 @@ describe("who is there", () => {
 describe("Taskfiles beside each other", () => {
   const own = (name: string) => ({
     cmds: [
-      "echo {{.HOSTNAME}} >>../order; test {{.HOSTNAME}} != bad",
+      "env echo {{.HOSTNAME}} >>../order; test {{.HOSTNAME}} != bad",
       `echo ${name} has $(cat {{.LOCAL_FLAKE_SOURCE}}/which)`,
     ],
     silent: true,
@@ -347,7 +348,7 @@ describe("steps by themselves", () => {
   test("of another host, which a task of the user's own calls, leave that host's deployment alone", async () => {
     const hosts = {
       a: { tasks: ["own"], extraTasks: { own: { cmds: ["sleep 0.7", { task: ":lb:check-vars" }], silent: true } } },
-      lb: { tasks: ["own"], extraTasks: { own: { cmds: ["echo lb >>order"], silent: true } } },
+      lb: { tasks: ["own"], extraTasks: { own: { cmds: ["env echo lb >>order"], silent: true } } },
     };
     await generateFrom(hosts);
     const { stdout, exitCode } = await task("deploy-all");
@@ -358,7 +359,7 @@ describe("steps by themselves", () => {
 test("a task of the user's own does not run under a name that only looks like its own", async () => {
   await generateFrom({
     "web.1": {
-      extraTasks: { own: { cmds: ["echo ran >>order"], aliases: ["o", ":own-of-web"] }, two: "echo ran >>order" },
+      extraTasks: { own: { cmds: ["env echo ran >>order"], aliases: ["o", ":own-of-web"] }, two: "env echo ran >>order" },
     },
   });
   expect((await task("web-1:two")).stdout).toContain("web-1:two is not the name of a task");
