@@ -359,7 +359,10 @@ describe("steps by themselves", () => {
 test("a task of the user's own does not run under a name that only looks like its own", async () => {
   await generateFrom({
     "web.1": {
-      extraTasks: { own: { cmds: ["env echo ran >>order"], aliases: ["o", ":own-of-web"] }, two: "env echo ran >>order" },
+      extraTasks: {
+        own: { cmds: ["env echo ran >>order"], aliases: ["o", ":own-of-web"] },
+        two: "env echo ran >>order",
+      },
     },
   });
   expect((await task("web-1:two")).stdout).toContain("web-1:two is not the name of a task");
